@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.store.store import Store
 
 
-Format = StrEnum("Format", ["md", "tex", "csv", "html"])
+Format = StrEnum("Format", ["terminal", "md", "tex", "csv", "html"])
 
 
 def report(
@@ -30,8 +30,13 @@ def report(
     set_: options.Set = [],  # noqa: B006
     only: options.Only = [],  # noqa: B006
     format: Annotated[
-        Format, typer.Option(help="Format of the table on stdout: Markdown, LaTeX, CSV or HTML.")
-    ] = Format.md,
+        Format | None,
+        typer.Option(
+            help="Format of the table on stdout: fitted to a terminal, Markdown, LaTeX, CSV or HTML (default: terminal "
+            "on a terminal, else md).",
+            show_default=False,
+        ),
+    ] = None,
     paper: Annotated[
         bool,
         typer.Option(
@@ -39,6 +44,10 @@ def report(
             help="Print the table in a paper's layout: methods by pairs, the best marked, published numbers next to "
             "ours, and the command that trains each cell again.",
         ),
+    ] = False,
+    settings: Annotated[
+        bool,
+        typer.Option("--settings", help="Print each line's hyper-parameters and loss weights under the table."),
     ] = False,
     gap: Annotated[
         bool,
@@ -131,7 +140,7 @@ def report(
     from harness.reporting.claim_files import write_claims
     from harness.reporting.comparison import Contents, load_comparisons
     from harness.reporting.export.tensorboard import write_event_files
-    from harness.reporting.tables.table_folder import table_text
+    from harness.reporting.tables.printed_table import print_table
     from harness.store import arrow, compaction
     from harness.store.store import Store
 
@@ -143,12 +152,20 @@ def report(
         raise UserError("--draw prints a drawing: give it without --paper, --gap, --fidelity and --claims")
     if json_ and not gap:
         raise UserError("--json goes with --gap")
-    if gap and (paper or fidelity or format is not Format.md):
-        raise UserError("--gap prints Markdown, or JSON with --json: give it without --paper, --fidelity and --format")
+    if gap and (paper or fidelity or settings or format not in (None, Format.md)):
+        others = "--paper, --fidelity, --settings and --format"
+        raise UserError(f"--gap prints Markdown, or JSON with --json: give it without {others}")
+    if format is None:
+        format = Format.terminal if sys.stdout.isatty() and not paper else Format.md
+    if format is Format.terminal and paper:
+        raise UserError("--paper is printed as Markdown, LaTeX, CSV or HTML: give --format md, tex, csv or html")
+    if settings and (paper or fidelity or format not in (Format.terminal, Format.md)):
+        raise UserError("--settings goes with the table of a terminal and of Markdown: leave out what prints another")
     if claims is not None:
         if file is not None or set_ or only:
             raise UserError("--claims reads the store's tables: give it without a sweep file, --set and --only")
-        if any((paper, gap, fidelity, run, baseline, margin, mix_protocols, out, figures, images, tensorboard, bundle)):
+        layouts, files = (paper, fidelity, settings, gap), (out, figures, images, tensorboard, bundle)
+        if any((*layouts, run, baseline, margin, mix_protocols, *files)):
             raise UserError("--claims prints no table and writes nothing else: give it with --results alone")
         for path in write_claims(claims, store):
             print(path)
@@ -200,9 +217,10 @@ def report(
     elif draw:
         _print_charts(load_comparisons(contents, store))
     elif not products:
-        for comparison in load_comparisons(contents, store):
-            layout = "paper" if paper else "fidelity" if fidelity else "table"
-            sys.stdout.write(table_text(comparison, f"{layout}.{format.value}"))
+        layout = "paper" if paper else "fidelity" if fidelity else "table"
+        for i, comparison in enumerate(load_comparisons(contents, store)):
+            print("\n" * (i > 0), end="")
+            print_table(comparison, store, f"{layout}.{format.value}", settings, titled=planned is None)
     for content in contents:
         submissions.say_submissions(store, content.name)
 

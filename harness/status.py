@@ -1,7 +1,6 @@
 """``python -m harness.status``: the states of a sweep's runs."""
 
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +20,6 @@ from harness.spec.lines import grouped
 if TYPE_CHECKING:
     from harness.planning.plan import Planned
     from harness.spec.tasks import TaskInfo
-    from harness.store.store import Failure
     from slurm.backend import Backend
 
 
@@ -217,11 +215,13 @@ def _print_log(planned: "Planned", prefix: str) -> None:
 
 
 def _print_failures(planned: "Planned", json_: bool) -> None:
+    from harness.store.failure_causes import signature
+
     failed = [f for k, s in planned.states().items() if s == "failed" and (f := planned.store.failure(k))]
     if json_:
         print(json.dumps([asdict(f) for f in failed]))
         return
-    causes = grouped(failed, _signature)
+    causes = grouped(failed, signature)
     print(f"{len(failed)} failed, {plural(len(causes), 'cause')}")
     for failures in causes.values():
         print(f"\n{len(failures)} x {printable(f'{failures[0].kind}: {failures[0].cause}')}")
@@ -230,13 +230,6 @@ def _print_failures(planned: "Planned", json_: bool) -> None:
         if failures[0].details:
             print("    " + "\n    ".join(printable_lines(failures[0].details).strip().split("\n")[-12:]))
         print(f"  log: {printable(failures[0].log)}")
-
-
-def _signature(failure: "Failure") -> tuple[str, ...]:
-    """Return a key that failures of one cause share: kind, message without ids and numbers, and place in the code."""
-    words = re.sub(r"\b[0-9a-f]{16}\b|\d+", "#", failure.cause)
-    raised = re.findall(r'File "(?:.*/)?(.+?)", line (\d+), in (\S+)', failure.details)
-    return failure.kind, words, *(raised[-1] if raised and failure.kind == "code" else ())
 
 
 if __name__ == "__main__":

@@ -137,12 +137,13 @@ def tune(
 
 def _print_tuning(tuning: "Tuning", log: "TuningLog", tuned: Path, json_: bool, is_last: bool) -> None:
     """Write the tables of a tuning, and print them; as JSON only where no final runs follow."""
-    from harness.reporting.tuning import tuning_dict, tuning_text, write_tuning
+    from harness.reporting.tables.printed_table import print_tuning
+    from harness.reporting.tuning import tuning_dict, write_tuning
 
     name, store = log.sweep, tuning.plan.base.store
-    write_tuning(log, store.table_folder(name))
+    write_tuning(log, folder := store.table_folder(name))
     if not json_:
-        print(tuning_text(log))
+        print_tuning(log, folder)
     elif is_last:
         print(json.dumps({"sweep": name, "tuning": tuning_dict(log), "tuned": str(tuned)}))
     say(f"sweep file with the winning settings: {tuned}")

@@ -1,5 +1,6 @@
 """The text under a table on a terminal: the gains as a drawing, and the commands that show more."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,9 +28,10 @@ def print_chart(comparison: "Comparison") -> None:
 def say_next_steps(planned: Planned, contents: "Contents") -> None:
     """Say which commands show more."""
     root = planned.store.root
-    store = [] if root == Path("results").resolve() else ["--results", str(root)]
+    store = [] if root == Path("results").resolve() else ["--results", os.path.relpath(root)]
     sweep = [contents.file, *(word for change in contents.sets for word in ("--set", change)), *store]
     say("Look next:")
+    say(_step("all settings of each line", "report", *sweep, "--settings"))
     say(_step("figures for a paper", "report", *sweep, "--figures", "figures"))
     say(_step("all results of this store as a web page", "leaderboard", *store))
     say(_step("the state of each run, and why some failed", "status", *sweep))

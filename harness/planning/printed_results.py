@@ -1,6 +1,7 @@
 """The results of a command that has trained a sweep: its tables, written into the store and printed."""
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,9 @@ def print_results(planned: Planned, contents: "Contents", json_: bool, more: dic
     """
     from harness.planning import next_steps
     from harness.planning.cost import submissions
-    from harness.reporting import comparison
+    from harness.reporting import comparison, failed_runs
     from harness.reporting.published import table
-    from harness.reporting.tables import table_folder
+    from harness.reporting.tables import printed_table, table_folder
     from harness.store.compaction import compact_if_many
     from harness.store.leftovers import remove_leftovers
 
@@ -41,13 +42,18 @@ def print_results(planned: Planned, contents: "Contents", json_: bool, more: dic
         print(json.dumps(value))
         return
     text = table_folder.current_table(contents, planned.store, folder)
-    if text is None:  # not read back: another sweep of this name may write the folder
-        text = table_folder.table_text(table_folder.write_tables(contents, planned.store, folder), table_folder.TABLE)
-    print(text)
-    if sys.stdout.isatty():
-        next_steps.print_chart(next(comparison.load_comparisons([contents], planned.store)))
+    written = table_folder.write_tables(contents, planned.store, folder) if text is None else None
+    if sys.stdout.isatty() or planned.store.failed_ids() & contents.run_ids():
+        written = written or next(comparison.load_comparisons([contents], planned.store))
+    # The text is not read back: another sweep of this name may write the folder.
+    if written and sys.stdout.isatty():
+        printed_table.print_comparison(written, planned.store)
+        next_steps.print_chart(written)
+    else:
+        print(text or (written and table_folder.table_text(written, table_folder.TABLE)))
+        if written:
+            failed_runs.say_failures(written, planned.store)
     submissions.say_submissions(planned.store, planned.name)
-    say(f"Parquet: {folder / 'records.parquet'}")
-    say(f"LaTeX:   {folder / 'table.tex'}, {folder / 'paper.tex'} (methods by pairs); also .md, .csv, .html")
+    say(f"Tables (.md, .tex, .csv, .html) and records.parquet: {os.path.relpath(folder)}/")
     if sys.stdout.isatty():
         next_steps.say_next_steps(planned, contents)

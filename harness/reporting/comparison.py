@@ -160,8 +160,9 @@ class Row(LinePart):
     diverged: int
     run_ids: tuple[str, ...]
     by_seed: Mapping[int, float] = field(default_factory=dict)  # after the last epoch
-    last_interval: Interval | None = None
+    last_interval: Interval | None = None  # within 0 and 100
     tested: Difference | None = None  # of ``to_baseline``
+    seeds_to_tell: int | None = None  # what the test would need that finds no difference; None: or more than counted
     # By metric, the score included: this row's after the last epoch, and the teacher's
     last_metrics: Mapping[str, Spread | None] = field(default_factory=dict)
     teacher_metrics: Mapping[str, float | None] = field(default_factory=dict)
@@ -179,6 +180,7 @@ class Comparison:
     evaluated_size: int | None
     sciences: Mapping[Line, str] = field(default_factory=dict)  # the text of one run's science, see ``science``
     ranking: Ranking | None = None
+    reference: str | None = None  # the entry that ``to_reference`` is the difference to
 
     @property
     def has_fidelity(self) -> bool:
@@ -217,13 +219,23 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
     }
     # Taken by line before the conversion to Python, so that objects used together lie together in memory.
     columns |= _by_run(table.select((*_NUMBERS, *_SIZES, "warnings")).take(pa.array(taken, pa.int64())))
+    reference = _reference(sciences, lines)
     rows: list[Row] = []
     for pair, of_pair in pairs.items():
-        rows += _pair_rows(contents, {line: lines[line] for line in of_pair}, runs, teachers[pair])
+        rows += _pair_rows(contents, {line: lines[line] for line in of_pair}, runs, teachers[pair], reference)
     sets: dict[str, Any] = {name: table.column(name)[0].as_py() if len(table) else None for name in _SETS}
-    comparison = Comparison(contents, tuple(rows), **sets, sciences=sciences)
+    comparison = Comparison(contents, tuple(rows), **sets, sciences=sciences, reference=reference)
     scores = {p: {row.method: list(row.by_seed.values()) for row in of_p} for p, of_p in comparison.pairs().items()}
     return replace(comparison, ranking=ranking(scores, contents.baseline))
+
+
+def _reference(sciences: Mapping[Line, str], lines: Iterable[Line]) -> str | None:
+    """Return the entry of KD: of several that use it, the one with its name; None where that leaves none or several."""
+    uses_kd = f'"use":"{REFERENCE}"'
+    entries = {line.method for line, text in sciences.items() if uses_kd in text}
+    if not entries or REFERENCE in entries:  # no record tells, or its own name does
+        return REFERENCE if any(line.method == REFERENCE for line in lines) else None
+    return entries.pop() if len(entries) == 1 else None
 
 
 def _by_run(table: pa.Table) -> dict[str, list[Any]]:
@@ -236,7 +248,11 @@ def _by_run(table: pa.Table) -> dict[str, list[Any]]:
 
 
 def _pair_rows(
-    contents: Contents, lines: Mapping[Line, Sequence[Cell]], runs: Mapping[Line, SeedRuns], teacher: SeedRuns
+    contents: Contents,
+    lines: Mapping[Line, Sequence[Cell]],
+    runs: Mapping[Line, SeedRuns],
+    teacher: SeedRuns,
+    reference: str | None,
 ) -> Iterator[Row]:
     """Yield the rows of a pair. ``teacher``: the runs of this store that train its teacher."""
     score, metrics = contents.task.score, contents.task.printed
@@ -248,6 +264,7 @@ def _pair_rows(
     }
     to_baseline = [_difference(scores, method, contents.baseline) for method in scores]
     tests = statistics.differences(to_baseline)
+    family = sum(test is not None for test in tests)
     for (line, cells), difference, tested in zip(lines.items(), to_baseline, tests, strict=True):
         own, last = runs[line], Spread.of(scores[line.method].values())
         yield Row(
@@ -255,7 +272,7 @@ def _pair_rows(
             last=last,
             best=own.spread(f"best_{score}"),
             to_baseline=difference,
-            to_reference=_difference(scores, line.method, REFERENCE),
+            to_reference=_difference(scores, line.method, reference) if reference else None,
             teacher_score=teacher_scores[score],
             student_score=student.mean if student else None,
             cost_s=fmean(own.values("cost_total_s")) if own.rows else None,
@@ -265,12 +282,20 @@ def _pair_rows(
             diverged=own.diverged,
             run_ids=tuple(cell.run_id for cell in cells),
             by_seed=scores[line.method],
-            last_interval=statistics.interval(last),
-            tested=tested,
+            last_interval=statistics.percent_interval(last),
+            tested=tested and replace(tested, interval=statistics.shown_interval(difference)),
+            seeds_to_tell=_seeds_to_tell(difference, tested, family),
             last_metrics={metric: own.spread(f"last_{metric}") for metric in metrics},
             teacher_metrics=teacher_scores,
             fidelity=_fidelity(own),
         )
+
+
+def _seeds_to_tell(difference: Spread | None, tested: Difference | None, family: int) -> int | None:
+    """Return the seeds in all that tell a difference from 0 where these do not. ``family``: the pair's tests."""
+    if tested is None or tested.p_holm < statistics.ERROR:
+        return None
+    return statistics.seeds_needed(difference, statistics.ERROR / family)
 
 
 def _fidelity(runs: SeedRuns) -> dict[str, Spread | None]:
@@ -335,10 +360,11 @@ def _positions(table: pa.Table) -> dict[str, int]:
 
 
 def comparison_dict(comparison: Comparison) -> dict[str, Any]:
-    """Return baseline, margin, rows and ranking as plain data, for ``--json``."""
+    """Return baseline, margin, reference, rows and ranking as plain data, for ``--json``."""
     return {
         "baseline": comparison.contents.baseline,
         "margin": comparison.contents.margin,
+        "reference": comparison.reference,
         "rows": [_as_dict(r, comparison.contents.task) for r in comparison.rows],
         "ranking": asdict(comparison.ranking) if comparison.ranking else None,
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.reporting.statistics import ERROR, Interval
+from harness.reporting.statistics import ERROR, FEWEST, Interval
 
 REPEATS = 2000
 _BLOCK = 100  # repeats at a time: all of them, of 10,000 seeds, take much memory
@@ -21,7 +21,7 @@ Scores = Mapping[Any, Mapping[str, Sequence[float]]]  # pair -> method -> a valu
 
 @dataclass(frozen=True)
 class Rank:
-    """One method over the pairs. 95 % intervals are None where some pair has the method with one seed only."""
+    """One method over the pairs. 95 % intervals are None where some pair has the method with fewer than three seeds."""
 
     method: str
     rank: float  # 1 is the best; equal means share a rank
@@ -59,7 +59,7 @@ def ranking(scores: Scores, baseline: str) -> Ranking | None:
             rival = _Rival(values[baseline], draws[baseline])
             for m in ranked:
                 better[m] += rival.beaten_by(values[m], draws[m]) / len(pairs)
-    resampled = {m: min(len(methods[m]) for methods in pairs) > 1 for m in ranked}
+    resampled = {m: min(len(methods[m]) for methods in pairs) >= FEWEST for m in ranked}
     all_ranks = []
     for i, m in enumerate(ranked):
         rank = Rank(m, float(ranks[0, i]), _interval(ranks[:, i]) if resampled[m] else None, None, None)

@@ -12,6 +12,7 @@ from typing import Literal
 
 ERROR = 0.05  # probability that a decision is wrong; the level of intervals is one minus it
 POWER = 0.8
+FEWEST = 3  # seeds for which an interval is shown: that of two is 9 standard deviations to each side
 MARGIN = 0.5  # default points of the score within which two means count as equal
 MOST_SEEDS = 10_000  # as many as a sweep may have
 _EQUAL = 1e-9  # points: values nearer than this are one value, and t tests need two
@@ -102,7 +103,7 @@ class Interval:
 class Difference:
     """The t-test of a mean difference, which is paired, or of a slope."""
 
-    interval: Interval  # 95 %
+    interval: Interval | None  # 95 %
     p: float  # two-sided
     p_holm: float  # corrected over the methods of the pair, or the lines of the table
 
@@ -123,6 +124,17 @@ def interval(spread: Estimate | None, error: float = ERROR) -> Interval | None:
 
     half = float(stdtrit(spread.degrees, 1 - error / 2)) * spread.error
     return Interval(spread.mean - half, spread.mean + half)
+
+
+def shown_interval(spread: Spread | None) -> Interval | None:
+    """Return the 95 % interval of a mean as tables show it: from ``FEWEST`` seeds on."""
+    return interval(spread) if spread is not None and spread.n >= FEWEST else None
+
+
+def percent_interval(spread: Spread | None) -> Interval | None:
+    """Return the same of a score in %, without the values beyond 0 and 100 that no score has."""
+    ends = shown_interval(spread)
+    return ends and Interval(max(0.0, ends.low), min(100.0, ends.high))
 
 
 def p_value(spread: Estimate | None) -> float | None:

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from harness.errors import UserError
 from harness.phrases import plural
 from harness.reporting.escape import escape_markdown
-from harness.reporting.tables.columns import Column, table_lines
+from harness.reporting.setting_values import value_text, values_text
+from harness.reporting.tables.columns import Column, Lines, table_lines
 from harness.reporting.tables.formats import csv_lines, markdown_table
 from harness.spec.lines import grouped
 from harness.spec.tasks import shown
@@ -136,26 +137,29 @@ def _on(scale: str, number: float) -> float:
 
 
 def tuning_text(log: TuningLog) -> str:
-    """Return the tables of a tuning as Markdown, for the terminal and ``tuning.md``."""
+    """Return the tables of a tuning as Markdown, for a pipe and ``tuning.md``."""
     tuned = tuned_methods(log)
-    # Methods without a search are lines too.
-    lines = table_lines(
-        _method_columns(log), [*tuned, *(TunedMethod(m, 0, 0, "", None, None, ()) for m in log.untuned)]
-    )
     trials = table_lines(_trial_columns(log), log.trials)
     parts = [
-        f"{_title(log)}:\n",
-        _markdown(lines),
-        *map(escape_markdown, _method_notes(log, tuned)),
+        f"{escape_markdown(title(log))}:\n",
+        _markdown(method_lines(log)),
+        *map(escape_markdown, method_notes(log, tuned)),
         f"\nEvery trial of {escape_markdown(log.sweep)}:\n",
         _markdown(trials),
     ]
     return "\n".join(parts)
 
 
-def _title(log: TuningLog) -> str:
+def method_lines(log: TuningLog) -> Lines:
+    """Return the table of the methods, those without a search too."""
+    untuned = (TunedMethod(method, 0, 0, "", None, None, ()) for method in log.untuned)
+    return table_lines(_method_columns(log), [*tuned_methods(log), *untuned])
+
+
+def title(log: TuningLog) -> str:
+    """Return what was tuned on, and which score the tables have."""
     seeds = ", ".join(map(str, log.seeds))
-    return escape_markdown(
+    return (
         f"Tuning of {log.sweep} on {plural(log.validation, 'held-out training image')}, which no trial trains on; "
         f"{shown(log.score)} in %, mean over pairs and {'seed' if len(log.seeds) == 1 else 'seeds'} {seeds}"
     )
@@ -201,7 +205,8 @@ def _trial_columns(log: TuningLog) -> list[Column[Trial]]:
     ]
 
 
-def _method_notes(log: TuningLog, tuned: Sequence[TunedMethod]) -> Iterator[str]:
+def method_notes(log: TuningLog, tuned: Sequence[TunedMethod]) -> Iterator[str]:
+    """Yield the rule by which settings won, and what a reader must know of the budgets and of single methods."""
     yield f"Rule of choice: {rule(log)}."
     yield "Trial 0 has the entry's own settings. A winner's score is the best of several, so it is optimistic."
     if text := _unequal(tuned):
@@ -244,15 +249,8 @@ def tuning_notes(log: TuningLog) -> tuple[str, ...]:
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
-    """Return settings on one line by name, numbers with four digits: ``params.temperature 4, weights.kd 0.9``."""
-    return ", ".join(f"{key} {value_text(value)}" for key, value in sorted(settings.items()))
-
-
-def value_text(value: Any) -> str:
-    """Return a setting's value for people."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value)
+    """Return settings on one line, sorted by name: ``params.temperature 4, weights.kd 0.9``."""
+    return values_text(dict(sorted(settings.items())))
 
 
 def _score_text(score: float | None) -> str:

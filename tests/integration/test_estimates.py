@@ -58,7 +58,10 @@ def test_a_plan_is_estimated_from_the_records_without_torch(finished: Bench, tmp
 def test_what_is_not_known_is_called_unknown(bench: Bench) -> None:
     result = bench.run("sweep", "--plan")
     assert result.returncode == 0 and "\ntime: " not in result.stdout
-    assert "\ntime unknown: 16 runs (teacher digits_net_w8 / seed 0 and 15 more)" in result.stdout and "--probe" in result.stdout
+    assert (
+        "\ntime unknown: 16 runs (teacher digits_net_w8 / seed 0 and 15 more)" in result.stdout
+        and "--probe" in result.stdout
+    )
     document = json.loads(bench.run("sweep", "--plan", "--json").stdout)["estimate"]
     assert document["elapsed_s"] is None is document["device_s"] and len(document["runs_of_unknown_time"]) == 16
     assert not bench.store.root.exists(), "a plan writes nothing"

@@ -49,7 +49,7 @@ def test_report_takes_a_baseline_and_verify_rebuilds_it(home: Path) -> None:
     finish(SWEEP)
     result = run_command("report", "small.yaml", "--baseline", "kd", "--out", "paper")
     assert result.code == 0
-    assert "95 % CI of - kd" in Path("paper/small/table.md").read_text()
+    assert " vs kd " in Path("paper/small/table.md").read_text()
     assert run_command("verify", "--tables", "paper").code == 0
     error = run_command("report", "small.yaml", "--baseline", "kdd").error
     assert "small: --baseline: unknown method of this table 'kdd'; did you mean 'kd'?" in error

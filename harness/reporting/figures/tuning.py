@@ -8,7 +8,8 @@ from typing import Any
 
 from harness.phrases import file_name
 from harness.reporting.figures.style import COLUMN, PAGE, Drawing, Figure, look, text
-from harness.reporting.tuning import is_number, scale_of, value_text
+from harness.reporting.setting_values import value_text
+from harness.reporting.tuning import is_number, scale_of
 from harness.spec.lines import grouped
 from harness.spec.tasks import shown
 from harness.store.tuning_log import Trial, TuningLog

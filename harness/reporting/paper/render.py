@@ -11,7 +11,7 @@ from harness.reporting.paper.format import Block, Head
 from harness.reporting.paper.latex import latex
 from harness.reporting.paper.table import Column, Entry, Paper, PaperLine
 from harness.reporting.published.table import verdict_text
-from harness.reporting.statistics import interval
+from harness.reporting.statistics import percent_interval
 from harness.reporting.tables.columns import six_digits, stars
 from harness.reporting.tables.formats import csv_lines, markdown_table
 from harness.spec.tasks import shown
@@ -63,7 +63,7 @@ def csv_text(paper: Paper) -> str:
 
 
 def _csv_row(paper: Paper, line: PaperLine, column: Column, entry: Entry) -> dict[str, object]:
-    spread, ends, published, rerun = entry.spread, interval(entry.spread), entry.published, entry.rerun
+    spread, ends, published, rerun = entry.spread, percent_interval(entry.spread), entry.published, entry.rerun
     protocol = paper.sources[published.source - 1].protocol if published else None
     return {
         "sweep": paper.comparison.contents.name,

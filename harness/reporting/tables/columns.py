@@ -4,14 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from harness.reporting.comparison import REFERENCE, Comparison, Contents, Row, Spread
+from harness.reporting.comparison import Comparison, Contents, Row, Spread
 from harness.reporting.published.numbers import Protocol
 from harness.reporting.published.table import ProtocolCell, ProtocolColumn, PublishedTable, verdict_text
 from harness.reporting.ranking import Rank, Ranking
-from harness.reporting.statistics import ERROR, Difference, Interval
+from harness.reporting.settings import differing_settings
+from harness.reporting.statistics import ERROR, MOST_SEEDS, Difference, Interval
 from harness.spec.lines import Line
 from harness.store.schema import FIDELITY_COLUMNS
 
+PAIR, OVER, INTERVAL = "teacher > student", "over", "95 % CI"  # names of columns
+SEEDS_TO_TELL = "seeds to tell"
 STARS = ((0.001, "***"), (0.01, "**"), (ERROR, "*"))
 _EPOCH = {"last": "last", "best": "best", "unknown": "last or best?"}
 Item = TypeVar("Item")
@@ -34,30 +37,31 @@ def table_lines(columns: Sequence[Column[Item]], items: Sequence[Item]) -> Lines
 
 
 def comparison_columns(comparison: Comparison) -> list[Column[Row]]:
-    """Return the columns; those that need two seeds are shown to readers if some row has them."""
+    """Return the columns; those that need several seeds are shown to readers if some row has them."""
     contents = comparison.contents
-    baseline, score, shown = contents.baseline, contents.task.score, contents.task.shown
+    baseline, reference, shown = contents.baseline, comparison.reference, contents.task.shown
+    score, settings = contents.task.score, differing_settings(comparison)
     marks = protocol_marks(contents)
     changes = {change.line: change.change for change in contents.recipe_changes if change.unlike}
     intervals = any(row.last_interval for row in comparison.rows)
-    tested = any(row.tested for row in comparison.rows)
+    untold = any(map(seeds_to_tell_text, comparison.rows))
     return [
         Column("", csv={"sweep": lambda _: contents.name, "dataset": lambda _: contents.shown_dataset}),
-        Column("teacher > student", _pair, {"teacher": lambda row: row.teacher, "student": lambda row: row.student}),
+        Column(PAIR, _pair, {"teacher": lambda row: row.teacher, "student": lambda row: row.student}),
         Column(
             "method",
             lambda row: " ".join(filter(None, (row.method, marks.get(row.line)))),
             {"method": lambda row: row.method},
         ),
+        Column("settings" if settings else "", lambda row: settings.get(row.line, "")),
         Column("", csv={"baseline": lambda _: baseline}),
         _spread_column(f"{shown} last", f"last_{score}", lambda row: row.last),
-        _interval_column("95 % CI" if intervals else "", f"last_{score}", lambda row: row.last_interval, group=2),
+        _interval_column(INTERVAL if intervals else "", f"last_{score}", lambda row: row.last_interval, group=2),
         _spread_column(f"{shown} best", f"best_{score}", lambda row: row.best),
-        _spread_column(f"- {baseline}", f"to_baseline_{score}", lambda row: row.to_baseline, signed=True),
+        Column(f"vs {baseline}", difference_text, _spread_fields(f"to_baseline_{score}", lambda row: row.to_baseline)),
         Column(
-            f"95 % CI of - {baseline}" if tested else "",
-            _test_text,
-            {
+            "",
+            csv={
                 **_interval_fields("to_baseline", lambda row: _part(row.tested, "interval")),
                 "p": lambda row: six_digits(_part(row.tested, "p")),
                 "p_holm": lambda row: six_digits(_part(row.tested, "p_holm")),
@@ -65,12 +69,25 @@ def comparison_columns(comparison: Comparison) -> list[Column[Row]]:
             group=2,
         ),
         _spread_column(
-            "- KD" if baseline != REFERENCE else "", f"to_reference_{score}", lambda row: row.to_reference, signed=True
+            f"vs {reference}" if reference not in (None, baseline) else "",
+            f"to_reference_{score}",
+            lambda row: row.to_reference,
+            signed=True,
         ),
-        Column("teacher", lambda row: _decimals(row.teacher_score, 2), {f"teacher_{score}": lambda r: r.teacher_score}),
+        Column(
+            SEEDS_TO_TELL if untold else "",
+            seeds_to_tell_text,
+            {"seeds_to_tell": lambda row: row.seeds_to_tell},
+            group=7,
+        ),
+        Column(
+            f"teacher's {shown}",
+            lambda row: _decimals(row.teacher_score, 2),
+            {f"teacher_{score}": lambda r: r.teacher_score},
+        ),
         Column("", csv={f"student_{score}": lambda row: row.student_score}),
         Column("seeds", _seeds, {"missing": lambda row: row.missing, "diverged": lambda row: row.diverged}, group=1),
-        Column("s/run", lambda row: _decimals(row.cost_s, 1), {"cost_s": lambda row: row.cost_s}),
+        Column("seconds per run", lambda row: _decimals(row.cost_s, 1), {"cost_s": lambda row: row.cost_s}),
         Column("", csv={"run_ids": run_ids}, group=1),
         Column("", csv={"unlike_protocol": lambda row: changes.get(row.line)}, group=4),
         *(Column("", csv=column.csv, group=6) for column in fidelity_values() if comparison.has_fidelity),
@@ -82,7 +99,7 @@ def fidelity_columns(comparison: Comparison) -> list[Column[Row]]:
     task = comparison.contents.task
     return [
         Column("", csv={"sweep": lambda _: comparison.contents.name}),
-        Column("teacher > student", _pair, {"teacher": lambda row: row.teacher, "student": lambda row: row.student}),
+        Column(PAIR, _pair, {"teacher": lambda row: row.teacher, "student": lambda row: row.student}),
         Column("method", lambda row: row.method, {"method": lambda row: row.method}),
         _spread_column(f"{task.shown} last", f"last_{task.score}", lambda row: row.last),
         *fidelity_values(),
@@ -110,26 +127,33 @@ def rank_columns(ranking: Ranking | None, baseline: str) -> list[Column[Rank]]:
     """Return the columns of the ranks. ``ranking``: None where there is none, and only a CSV has the columns."""
     better = ranking is not None and any(rank.better is not None for rank in ranking.ranks)
     return [
-        Column("over", lambda _: f"{ranking.pairs if ranking else 0} pairs"),
+        Column(OVER, lambda _: f"{ranking.pairs if ranking else 0} pairs"),
         Column("method", lambda rank: rank.method),
         Column(
-            "average rank", lambda rank: f"{rank.rank:.2f}", {"average_rank": lambda rank: six_digits(rank.rank)}, 3
-        ),
-        _interval_column("95 % CI", "average_rank", lambda rank: rank.rank_interval, group=3),
-        Column(
-            f"P(> {baseline})" if better else "",
-            lambda rank: _decimals(rank.better, 2),
-            {"p_better": lambda rank: six_digits(rank.better)},
+            "average rank",
+            lambda rank: _with_interval(rank.rank, rank.rank_interval),
+            {
+                "average_rank": lambda rank: six_digits(rank.rank),
+                **_interval_fields("average_rank", lambda rank: rank.rank_interval),
+            },
             group=3,
         ),
-        _interval_column("95 % CI" if better else "", "p_better", lambda rank: rank.better_interval, group=3),
+        Column(
+            f"P(better than {baseline})" if better else "",
+            lambda rank: _with_interval(rank.better, rank.better_interval),
+            {
+                "p_better": lambda rank: six_digits(rank.better),
+                **_interval_fields("p_better", lambda rank: rank.better_interval),
+            },
+            group=3,
+        ),
     ]
 
 
 def published_columns(published: PublishedTable) -> list[Column[Row]]:
     """Return ours, a column for each protocol, and the verdicts."""
     return [
-        Column("teacher > student", _pair),
+        Column(PAIR, _pair),
         Column("method", lambda row: row.method),
         Column("ours, last [0]", lambda row: f"{spread_text(row.last)} ({row.last.n})" if row.last else ""),
         *(_protocol_column(i, column) for i, column in enumerate(published.columns, 1)),
@@ -183,8 +207,18 @@ def _seeds(row: Row) -> str:
     return str(n) if n == len(row.run_ids) else f"{n}/{len(row.run_ids)}"
 
 
-def _test_text(row: Row) -> str:
-    return f"{interval_text(row.tested.interval, signed=True)} {stars(row.tested)}".strip() if row.tested else ""
+def difference_text(row: Row) -> str:
+    """Return the difference to the baseline with the mark of its test."""
+    return f"{spread_text(row.to_baseline, signed=True)} {stars(row.tested)}".strip()
+
+
+def seeds_to_tell_text(row: Row) -> str:
+    """Return the seeds that would tell a difference that these do not; of equal differences, that nothing tests it."""
+    if row.tested is None:
+        return "no test" if row.to_baseline and row.to_baseline.n > 1 else ""
+    if row.tested.p_holm < ERROR:
+        return ""
+    return f"over {MOST_SEEDS:,}" if row.seeds_to_tell is None else str(row.seeds_to_tell)
 
 
 def stars(tested: Difference | None) -> str:
@@ -203,6 +237,10 @@ def interval_text(interval: Interval | None, signed: bool = False) -> str:
     if interval is None:
         return ""
     return f"[{interval.low:+.2f}, {interval.high:+.2f}]" if signed else f"[{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _with_interval(value: float | None, interval: Interval | None) -> str:
+    return f"{_decimals(value, 2)} {interval_text(interval)}".strip()
 
 
 def _decimals(value: float | None, digits: int) -> str:
@@ -233,12 +271,15 @@ def _verdicts(published: PublishedTable, line: Line) -> str:
 def _spread_column(
     name: str, field: str, spread_of: Callable[[Item], Spread | None], signed: bool = False, digits: int = 2
 ) -> Column[Item]:
-    fields: dict[str, Callable[[Item], object]] = {
+    return Column(name, lambda item: spread_text(spread_of(item), signed, digits), _spread_fields(field, spread_of))
+
+
+def _spread_fields(field: str, spread_of: Callable[[Item], Spread | None]) -> dict[str, Callable[[Item], object]]:
+    return {
         f"{field}_mean": lambda item: _part(spread_of(item), "mean"),
         f"{field}_std": lambda item: _part(spread_of(item), "std"),
         f"{field}_n": lambda item: _part(spread_of(item), "n") or 0,
     }
-    return Column(name, lambda item: spread_text(spread_of(item), signed, digits), fields)
 
 
 def _interval_column(name: str, field: str, interval_of: Callable[[Item], Interval | None], group: int) -> Column[Item]:

@@ -22,7 +22,7 @@ from harness.reporting.tables.columns import (
     published_columns,
     rank_columns,
 )
-from harness.reporting.tables.text import Section, fidelity_section, sections
+from harness.reporting.tables.text import Section, fidelity_section, sections, settings_section
 
 
 def markdown(comparison: Comparison, published: PublishedTable | None = None) -> str:
@@ -38,6 +38,11 @@ def _markdown(tables: Iterable[Section]) -> str:
     return "\n".join(parts) + "\n"
 
 
+def settings_markdown(comparison: Comparison) -> str:
+    """Return the settings of each line as a table."""
+    return "\n" + _markdown([settings_section(comparison)])
+
+
 def markdown_table(lines: Lines, names: int = 2) -> str:
     """Return a table of escaped texts whose source is readable too. ``names``: how many columns are aligned left."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
@@ -49,6 +54,13 @@ def markdown_table(lines: Lines, names: int = 2) -> str:
     rule = "|" + "|".join(("-" * (w + 2) if i < names else "-" * (w + 1) + ":") for i, w in enumerate(widths)) + "|"
     head, *body = (line(cells) for cells in lines)
     return "\n".join([head, rule, *body, ""])
+
+
+def title(comparison: Comparison, form: str) -> str:
+    """Return the heading of a table that stands among others, in a format that has headings beside its tables."""
+    name = comparison.contents.name
+    headings = {"md": f"## {escape_markdown(name)}\n\n", "tex": f"% {escape_tex(name)}\n"}
+    return headings.get(form, "")
 
 
 def latex(comparison: Comparison, published: PublishedTable | None = None) -> str:

@@ -1,19 +1,20 @@
 """The lines and remarks of a comparison's tables, the same in every format."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.errors import is_visible
-from harness.phrases import plural
+from harness.phrases import plural, some
 from harness.reporting.comparison import Comparison, Contents, Row
 from harness.reporting.protocol_guard import RecipeChange
 from harness.reporting.published.table import PublishedTable
 from harness.reporting.ranking import REPEATS, Ranking
-from harness.reporting.statistics import ERROR, MOST_SEEDS, POWER, seeds_needed
+from harness.reporting.settings import all_settings, line_settings
+from harness.reporting.statistics import POWER
 from harness.reporting.tables import columns
 from harness.reporting.tables.columns import Lines, run_ids, table_lines
-from harness.spec.lines import PairNames, grouped
+from harness.spec.lines import Line, grouped
 from harness.spec.science import Science
 
 RANKS = "Methods over the pairs"
@@ -65,6 +66,16 @@ def epochs(contents: Contents) -> str:
     return " or ".join([*map(str, others), plural(last, "epoch")])
 
 
+def settings_section(comparison: Comparison) -> Section:
+    """Return the settings of each line that has a record; without pairs where they are the same on all."""
+    texts = {line: all_settings(method) for line, method in line_settings(comparison).items()}
+    of_method = dict.fromkeys((line.method, text) for line, text in texts.items())
+    lines: Lines = [("method", "settings"), *of_method]
+    if len(of_method) > len({line.method for line in texts}):
+        lines = [(columns.PAIR, "method", "settings"), *((str(line.pair), line.method, texts[line]) for line in texts)]
+    return Section("Settings", lines, [], [""] * (len(lines) - 1))
+
+
 _EVALUATED_ON = {
     "test": "test images",
     "validation": "held-out training images for validation, NOT the test set",
@@ -86,20 +97,54 @@ def notes(comparison: Comparison) -> Iterator[str]:
     evaluated_on = comparison.evaluated_on or "test"
     yield (
         f"{contents.shown_dataset}{images(comparison)}, {epochs(contents)}. {capitalised(contents.task.shown)} in %, "
-        f"mean ± sample std over seeds; 'last' is the last epoch's, 'best' the best {evaluated_on} epoch's. "
-        "Differences are of the last epoch, paired by seed."
+        f"mean ± sample std over seeds; 'last' is the last epoch's, 'best' the best {evaluated_on} epoch's. 'vs' is a "
+        "difference to another line, of the last epoch, paired by seed."
     )
     yield from _test_notes(comparison)
-    yield from sweep_notes(contents)
+    yield from training_notes(comparison)
+    yield from absence_notes(comparison, {})
+
+
+def training_notes(comparison: Comparison) -> Iterator[str]:
+    """Yield how the lines were trained, where that is not as a reader would expect."""
+    yield from sweep_notes(comparison.contents)
     yield from teacher_notes(comparison)
     yield from usual_recipe_notes(comparison)
     yield from reading_notes(comparison)
     for row in comparison.rows:
         yield from method_notes(row)
-        if row.missing:
-            yield f"{row.line}: {row.missing} of {len(row.run_ids)} runs have no record."
-        if row.diverged:
-            yield f"{row.line}: {row.diverged} of {len(row.run_ids)} runs diverged and are not in the mean."
+
+
+def absence_notes(comparison: Comparison, told: Mapping[Line, int]) -> Iterator[str]:
+    """Yield a note on the runs without a record, and one on those that diverged. ``told``: runs named elsewhere."""
+    without = {row.line: row.missing - told.get(row.line, 0) for row in comparison.rows}
+    if missing := {line: count for line, count in without.items() if count > 0}:
+        yield f"Without a record: {counted_runs(comparison, missing)}."
+    if diverged := {row.line: row.diverged for row in comparison.rows if row.diverged}:
+        yield f"Diverged, and in no mean: {counted_runs(comparison, diverged)}."
+
+
+def counted_runs(comparison: Comparison, counts: Mapping[Line, int]) -> str:
+    """Return ``4 of 9 runs: kd (1 of 3), crd``; with pairs, where they differ; without names where all are meant."""
+    sizes = {row.line: len(row.run_ids) for row in comparison.rows}
+    total = f"{sum(counts.values()):,} of {plural(sum(sizes.values()), 'run')}"
+    if counts == sizes:
+        return total
+    pairs = grouped(sizes, lambda line: line.pair)
+    names = {
+        pair: [_with_count(line, counts[line], sizes[line]) for line in lines if line in counts]
+        for pair, lines in pairs.items()
+    }
+    first, *others = names.values()
+    if all(other == first for other in others):
+        return f"{total}: {some(first, 10)}"
+    whole = {pair for pair, lines in pairs.items() if all(counts.get(line) == sizes[line] for line in lines)}
+    parts = [str(pair) if pair in whole else f"{pair}: {some(own, 10)}" for pair, own in names.items() if own]
+    return f"{total}: {some(parts, 5, '; ')}"
+
+
+def _with_count(line: Line, count: int, size: int) -> str:
+    return line.method if count == size else f"{line.method} ({count} of {size})"
 
 
 def sweep_notes(contents: Contents) -> Iterator[str]:
@@ -177,25 +222,16 @@ def method_notes(row: Row) -> Iterator[str]:
 
 
 def _test_notes(comparison: Comparison) -> Iterator[str]:
-    """Explain intervals and marks, and name the undecided methods."""
-    if not any(row.last_interval or row.tested for row in comparison.rows):
-        return
-    baseline = comparison.contents.baseline
-    tested = f" {stars_note(baseline)}" if any(row.tested for row in comparison.rows) else ""
-    yield f"95 % CI: of a mean over seeds, by Student's t.{tested}"
-    undecided: dict[PairNames, list[str]] = {}
-    for row in comparison.rows:
-        if row.tested and row.tested.p_holm >= ERROR:
-            family = sum(r.tested is not None for r in comparison.rows if r.pair == row.pair)
-            needed = seeds_needed(row.to_baseline, ERROR / family)
-            undecided.setdefault(row.pair, []).append(f"{row.method} ({needed or f'over {MOST_SEEDS:,}'})")
-        elif row.to_baseline and row.to_baseline.n > 1 and not row.tested:
-            undecided.setdefault(row.pair, []).append(f"{row.method} (no test: equal differences)")
-    if undecided:
-        names = "; ".join(f"{pair}: {', '.join(methods)}" for pair, methods in undecided.items())
+    """Explain intervals, marks and the seeds that would tell."""
+    baseline, shown = comparison.contents.baseline, comparison.contents.task.shown
+    if any(row.last_interval for row in comparison.rows):
+        yield f"95 % CI: of the mean {shown} over seeds, by Student's t, within 0 and 100."
+    if any(row.tested for row in comparison.rows):
+        yield stars_note(baseline)
+    if any(map(columns.seeds_to_tell_text, comparison.rows)):
         yield (
-            f"Not told apart from {baseline} (in brackets the seeds in all that would do so with {100 * POWER:.0f} % "
-            f"probability, were mean and std of the difference those seen here): {names}."
+            f"Seeds to tell: a difference without a mark would get one with so many seeds in all, in {100 * POWER:.0f} "
+            "of 100 cases, if its mean and std stay as they are here."
         )
 
 
@@ -218,10 +254,14 @@ def _one_line(text: str) -> str:
 def _rank_notes(ranking: Ranking, contents: Contents) -> Iterator[str]:
     baseline = contents.baseline
     yield (
-        f"Average rank of the mean last-epoch {contents.task.shown}, 1 is the best; P(> {baseline}): probability that "
-        f"a run of the method beats one of {baseline}, averaged over pairs. Intervals: stratified bootstrap, "
-        f"seeds resampled {REPEATS:,} times within each pair and method (Agarwal et al. 2021)."
+        f"Average rank of the mean last-epoch {contents.task.shown}, 1 is the best; P(better than {baseline}): "
+        f"probability that a run of the method beats one of {baseline}, averaged over pairs."
     )
+    if any(rank.rank_interval for rank in ranking.ranks):
+        yield (
+            "In brackets: 95 % intervals by stratified bootstrap, "
+            f"seeds resampled {REPEATS:,} times within each pair and method (Agarwal et al. 2021)."
+        )
     if ranking.left_out:
         yield f"Not ranked, as some pair has no result of it: {', '.join(ranking.left_out)}."
 

@@ -1,0 +1,88 @@
+"""Tables on stdout: fitted to a terminal, or in one of the formats that files have."""
+
+import sys
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.reporting.comparison import Comparison
+from harness.reporting.failed_runs import FailedRuns, say_failures
+from harness.reporting.tables import formats, table_folder, terminal, text
+from harness.reporting.tables.terminal import TIED
+from harness.reporting.tuning import tuning_text
+from harness.store.store import Store
+from harness.store.tuning_log import TuningLog
+
+_ASCII = str.maketrans({"±": "+-", "▸": ">", "─": "-"})
+_LONGER_BY = 4  # characters of a row with a "+-" in each of its columns
+
+
+def print_table(comparison: Comparison, store: Store, name: str, settings: bool, titled: bool) -> None:
+    """Print a table by the name that its file has, or as ``table.terminal`` and ``fidelity.terminal``.
+
+    ``settings``: with those of each line. ``titled``: under its sweep's name, as it stands among others.
+    """
+    layout, form = name.split(".")
+    if form != "terminal":
+        sys.stdout.write(formats.title(comparison, form) if titled else "")
+        sys.stdout.write(table_folder.table_text(comparison, name))
+        sys.stdout.write(formats.settings_markdown(comparison) if settings else "")
+        say_failures(comparison, store)
+        return
+    if layout == "table":
+        print_comparison(comparison, store)
+    else:
+        _print_fidelity(comparison)
+    if settings:
+        _print_settings(comparison)
+
+
+def print_comparison(comparison: Comparison, store: Store) -> None:
+    """Print a comparison on a terminal, with the published numbers for its pairs and the causes of failed runs."""
+    published, failed = table_folder.published_for(comparison), FailedRuns.of(comparison, store)
+    _print_lines(terminal.comparison_lines(comparison, published, failed, _width()))
+
+
+def _print_fidelity(comparison: Comparison) -> None:
+    section, width = text.fidelity_section(comparison), _width()
+    table = terminal.section_lines(section.lines, section.remarks, width)
+    _print_lines(chain(terminal.title_lines(comparison, width), [Text()], table))
+
+
+def _print_settings(comparison: Comparison) -> None:
+    section = text.settings_section(comparison)
+    _print_lines([Text(), Text(f"{section.title}:"), *terminal.section_lines(section.lines, [], _width())])
+
+
+def print_tuning(log: TuningLog, folder: Path) -> None:
+    """Print the tables of a tuning, on a terminal without every trial. ``folder``: of the tables that have them."""
+    if sys.stdout.isatty():
+        _print_lines(terminal.tuning_lines(log, folder, _width()))
+    else:
+        print(tuning_text(log))
+
+
+def _console() -> Console:
+    """Return rich's console on stdout, whose width is COLUMNS, or else the terminal's."""
+    return Console(file=getattr(sys.stdout, "rich_proxied_file", sys.stdout), highlight=False)
+
+
+def _knows_unicode(console: Console) -> bool:
+    return console.encoding.lower().startswith("utf")
+
+
+def _width() -> int:
+    console = _console()
+    return console.width if _knows_unicode(console) else console.width - _LONGER_BY
+
+
+def _print_lines(lines: Iterable[Text]) -> None:
+    """Print lines on stdout, coloured where it is a terminal that shows colours. Their texts are printable."""
+    console = _console()
+    for line in lines:
+        line.plain = line.plain.replace(TIED, " ")  # lines are broken by now
+        shown = line if _knows_unicode(console) else Text(line.plain.translate(_ASCII))
+        console.print(shown, no_wrap=True, overflow="ignore", crop=False)

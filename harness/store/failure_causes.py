@@ -1,0 +1,12 @@
+"""The causes of failures: which of them are one."""
+
+import re
+
+from harness.store.store import Failure
+
+
+def signature(failure: Failure) -> tuple[str, ...]:
+    """Return a key that failures of one cause share: kind, message without ids and numbers, and place in the code."""
+    words = re.sub(r"\b[0-9a-f]{16}\b|\d+", "#", failure.cause)
+    raised = re.findall(r'File "(?:.*/)?(.+?)", line (\d+), in (\S+)', failure.details)
+    return failure.kind, words, *(raised[-1] if raised and failure.kind == "code" else ())
