@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from harness.reporting.comparison import Comparison, Contents
 
 LONGEST_CHART = 40  # lines; a longer one would push the table off the screen
+WIDTH = 80  # columns
 
 
 def print_chart(comparison: "Comparison") -> None:
@@ -39,4 +40,6 @@ def say_next_steps(planned: Planned, contents: "Contents") -> None:
 
 
 def _step(what: str, command: str, *arguments: str) -> str:
-    return f"  {what}:\n    {shlex.join(['python', '-m', f'harness.{command}', *arguments])}"
+    text = shlex.join(["python", "-m", f"harness.{command}", *arguments])
+    line = f"  {what}: {text}"
+    return line if len(line) <= WIDTH else f"  {what}:\n    {text}"
