@@ -50,9 +50,11 @@ def comparison_lines(
         pairs = f" ({section.lines[1][0]})" if ranks else ""
         yield Text(printable(section.title + pairs), style="bold")
         note = _rank_note(comparison) if ranks else _PUBLISHED_NOTE
-        yield from section_lines(section.lines, [note], width)
+        header = tuple(name.removesuffix(_OURS) for name in section.lines[0])
+        yield from section_lines([header, *section.lines[1:]], [note], width)
 
 
+_OURS = " [0]"  # the mark of a note that is not on terminals
 _PUBLISHED_NOTE = f"Sources, settings, and why a number is not comparable with ours: {MORE}."
 
 
@@ -196,7 +198,8 @@ def _legend(comparison: Comparison, width: int) -> Iterator[Text]:
     if any(row.tested for row in comparison.rows):
         parts.append(", ".join(f"{star} p < {p:g}".replace(" ", TIED) for p, star in reversed(columns.STARS)))
     if any(map(columns.seeds_to_tell_text, comparison.rows)):
-        parts.append(f"seeds to tell: with so many, {100 * POWER:.0f} of 100 tests would see the difference")
+        name = columns.SEEDS_TO_TELL.replace(" ", TIED)
+        parts.append(f"{name}: with so many, {100 * POWER:.0f} of 100 tests would see the difference")
     yield from wrapped("; ".join(parts) + ".", width, style="dim")
 
 
