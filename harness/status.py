@@ -15,7 +15,7 @@ from harness.console import options
 from harness.console.terminal import duration, say
 from harness.errors import UserError, collected, printable, printable_lines, raise_mistakes, shorten
 from harness.phrases import plural
-from harness.spec.lines import grouped
+from harness.store.failure_causes import by_cause
 
 if TYPE_CHECKING:
     from harness.planning.plan import Planned
@@ -58,16 +58,15 @@ def status(
     Exit code: 0 also when runs have failed, 2 wrong input.
     """
     from harness.planning.plan import plan_sweep
+    from harness.planning.queues import Queues, queue_files
     from slurm import backend
 
     planned = plan_sweep(file, results, data, set_, only)
-    store = planned.store
-    queues = store.queues(planned.name) + (store.queues(planned.tuning_name) if planned.plan.sweep.tune else [])
     planned.say_tuned()
     if json_ and (watch or cancel or logs is not None):
         raise UserError("--json goes with the runs' states and with --failures, not with --watch, --cancel or --logs")
     if cancel:
-        _cancel(planned, queues)
+        _cancel(planned, queue_files(planned, alone=True))
     elif logs is not None:
         _print_log(planned, logs)
     elif failures:
@@ -75,10 +74,10 @@ def status(
     elif watch:
         from harness.planning.watch import watch as follow
 
-        if readable := _readable(queues):
-            follow(planned, readable, restart=False)
+        follow(planned, Queues(lambda: _readable(queue_files(planned))), restart=False)
+        say(f"table: python -m harness.report {file} --results {results}")
     else:
-        _print_states(planned, [backend.backend_of(q) for q in _readable(queues)], json_)
+        _print_states(planned, [backend.backend_of(q) for q in _readable(queue_files(planned))], json_)
 
 
 def _readable(queues: list[Path]) -> list[Path]:
@@ -215,15 +214,13 @@ def _print_log(planned: "Planned", prefix: str) -> None:
 
 
 def _print_failures(planned: "Planned", json_: bool) -> None:
-    from harness.store.failure_causes import signature
-
     failed = [f for k, s in planned.states().items() if s == "failed" and (f := planned.store.failure(k))]
     if json_:
         print(json.dumps([asdict(f) for f in failed]))
         return
-    causes = grouped(failed, signature)
+    causes = by_cause(failed)
     print(f"{len(failed)} failed, {plural(len(causes), 'cause')}")
-    for failures in causes.values():
+    for failures in causes:
         print(f"\n{len(failures)} x {printable(f'{failures[0].kind}: {failures[0].cause}')}")
         for failure in failures:
             print(f"  {failure.run_id}  {printable(planned.plan.runs[failure.run_id].label)}")

@@ -144,9 +144,10 @@ def sweep(
         return
     try:
         if queue_file:
+            from harness.planning.queues import Queues
             from harness.planning.watch import watch
 
-            watch(planned, [queue_file], restart=True)
+            watch(planned, Queues.of(queue_file), restart=True)
         if until_decided:
             planned, undecided = adaptive_seeds.until_decided(request, planned, limit)
     except KeyboardInterrupt:

@@ -123,7 +123,7 @@ def tune(
         _print_tuning(tuning, log, tuned, json_, is_last=no_final)
         if no_final:
             raise typer.Exit(EXIT_OK if all(map(log.winner, tuning.plan.spaces)) else EXIT_RUN_FAILED)
-        states = set(train(request, final, retry_failed, final if check else None).values())
+        states = set(train(request, final, retry_failed, final if check else None, "the final runs").values())
     except KeyboardInterrupt:
         say("stopped watching; the jobs continue. Run the same command to go on, or `status --cancel` to end them.")
         raise typer.Exit(130) from None

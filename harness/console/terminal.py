@@ -56,6 +56,13 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 
+def rough_duration(seconds: float) -> str:
+    """Return an uncertain duration as ``duration`` does, rounded to about a twentieth of it."""
+    steps = (1, 5, 10, 30, 60, 300, 600, 1800, 3600)
+    step = max((step for step in steps if step <= seconds / 10), default=1)
+    return duration(round(seconds / step) * step)
+
+
 def say(text: str) -> None:
     """Print a line for people on stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from harness.console.terminal import say
 from harness.errors import UserError
 from harness.phrases import plural
 from harness.planning.plan import Planned, read_added
+from harness.planning.queues import Queues
 from harness.planning.submit import Request, submit, work_of
 from harness.planning.watch import watch
 from harness.reporting import comparison
@@ -60,7 +61,7 @@ def until_decided(request: Request, planned: Planned, limit: int) -> tuple[Plann
         planned = request.plan(fetch=True)
         work = work_of(request, planned)
         say(work.text())
-        watch(planned, [submit(work)], restart=True)
+        watch(planned, Queues.of(submit(work)), restart=True)
 
 
 def _add(planned: Planned, further: dict[Line, list[int]]) -> None:

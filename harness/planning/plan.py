@@ -36,6 +36,11 @@ class Planned:
         return self.plan.document
 
     @property
+    def sweep_name(self) -> str:
+        """The sweep's name without the mark of a selection."""
+        return self.plan.sweep.name or Path(self.document.source).stem
+
+    @property
     def tuning_name(self) -> str:
         """The name by which the queues of the sweep's tuning go."""
         return f"{self.name}-tuning"

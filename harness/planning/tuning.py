@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.phrases import file_name, percent, plural
 from harness.planning.check import check_first_steps
 from harness.planning.plan import Planned
+from harness.planning.queues import Queues
 from harness.planning.submit import Request, check_writable, submit, work_of
 from harness.planning.tuning_budget import images_until
 from harness.planning.tuning_plan import Proposal, Stage, TuningPlan, cell_runs
@@ -150,7 +151,8 @@ class Tuning:
         """Train trials, each to its epoch, and return them with their results."""
         planned = self.plan.plan_stage(stage)
         first = self.check and any(not proposal.number for proposal, _ in stage)
-        states = train(self.request, planned, self.retry_failed, self.plan.to_check() if first else None)
+        part = f"round {number + 1} of {self.plan.rounds}"
+        states = train(self.request, planned, self.retry_failed, self.plan.to_check() if first else None, part)
         if "to do" in states.values():
             raise NotTrained
         scores = _scores(planned)
@@ -172,8 +174,10 @@ class Tuning:
         write_tuning(log, store.table_folder(log.sweep))
 
 
-def train(request: Request, planned: Planned, retry_failed: bool, checked: Planned | None) -> dict[str, str]:
-    """Train what is left of a plan, and return the state of each run. ``checked``: the plan that takes a step before.
+def train(request: Request, planned: Planned, retry_failed: bool, checked: Planned | None, part: str) -> dict[str, str]:
+    """Train what is left of a plan, and return the state of each run.
+
+    ``checked``: the plan that takes a step before; ``part``: what of the tuning this is, for whoever watches.
 
     Raises:
         UserError: data or weights are missing, or one of the checked runs would fail.
@@ -185,7 +189,7 @@ def train(request: Request, planned: Planned, retry_failed: bool, checked: Plann
         if checked and (to_check := work_of(request, checked, retry_failed).to_do):
             check_first_steps(checked, to_check, request.cluster)
         say(work.text())
-        watch(planned, [submit(work)], restart=True)
+        watch(planned, Queues.of(submit(work)), restart=True, part=part)
     return planned.states()
 
 

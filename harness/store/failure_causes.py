@@ -1,8 +1,15 @@
-"""The causes of failures: which of them are one."""
+"""Failed runs by their cause."""
 
 import re
+from collections.abc import Iterable
 
+from harness.spec.lines import grouped
 from harness.store.store import Failure
+
+
+def by_cause(failures: Iterable[Failure]) -> list[list[Failure]]:
+    """Return failures in groups of one cause, in the order in which each first appears."""
+    return list(grouped(failures, signature).values())
 
 
 def signature(failure: Failure) -> tuple[str, ...]:

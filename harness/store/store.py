@@ -123,12 +123,16 @@ class Store:
     def queue(self, name: str) -> Path:
         return self.root / "queues" / f"{name}.json"
 
-    def queues(self, sweep: str) -> list[Path]:
-        """Return the files of a sweep's queues, oldest first: one for each set of runs that was started."""
-        dated = []
-        for path in files.entries(self.root / "queues", f"{glob.escape(sweep)}-{'[0-9a-f]' * 8}.json"):
-            with suppress(FileNotFoundError):  # removed since
-                dated.append((path.lstat().st_mtime_ns, path))  # a link to nothing is told by who reads it
+    def queues(self, sweep: str, with_selections: bool = False) -> list[Path]:
+        """Return the files of a sweep's queues, oldest first: one for each set of runs that was started.
+
+        ``with_selections``: also those of its selections (`--only`, `--set`), and of all tunings.
+        """
+        dated, mark = [], f"-{'[0-9a-f]' * 6}"
+        for part in ("", mark, "-tuning", f"{mark}-tuning") if with_selections else ("",):
+            for path in files.entries(self.root / "queues", f"{glob.escape(sweep)}{part}-{'[0-9a-f]' * 8}.json"):
+                with suppress(FileNotFoundError):  # removed since
+                    dated.append((path.lstat().st_mtime_ns, path))  # a link to nothing is told by who reads it
         return [path for _, path in sorted(dated)]
 
     def submission(self, name: str) -> Path:

@@ -19,6 +19,9 @@ from harness.console.progress import FilesProgress
 from harness.console.terminal import PrintableStream, say
 from harness.planning import watch
 from harness.planning.plan import plan_sweep
+from harness.planning.progress_screen import screen
+from harness.planning.queues import Queues
+from harness.planning.sweep_progress import SweepProgress
 from harness.reporting import comparison, escape
 from harness.reporting.comparison import Comparison, Contents
 from harness.reporting.figures import pareto
@@ -210,11 +213,11 @@ def test_status_and_watch_print_no_control_character(tmp_path: Path, monkeypatch
     log = tmp_path / "\x1b[31m.log"
     log.write_bytes(text.encode(errors="replace"))
     planned.store.add_attempt(run_id, log=str(log))
-    view = watch._View(planned)
+    progress = SweepProgress(planned)
     planned.store.write_failure(run_id, "code", text, text, str(log))
-    view.update()
+    progress.update(Queues(lambda: []))
     shown = Console(file=io.StringIO(), force_terminal=True, color_system=None, legacy_windows=False, width=200)
-    for part in (*view.news(), view.screen()):
+    for part in (*watch.news(progress, None), *watch.news(progress, 80), screen(progress, 1.0, "", 80, 24)):
         shown.print(part)
     assert isinstance(shown.file, io.StringIO) and is_visible(shown.file.getvalue())
     assert "[red]a[/red]" in shown.file.getvalue()

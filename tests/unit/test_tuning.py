@@ -65,7 +65,7 @@ class Bench:
     def log(self) -> TuningLog:
         return json_files.read_checked(TuningLog, self.store.tuning("small"))
 
-    def train(self, request: Any, planned: Planned, retry_failed: bool, checked: Any) -> dict[str, str]:
+    def train(self, request: Any, planned: Planned, retry_failed: bool, checked: Any, part: str) -> dict[str, str]:
         self.calls += 1
         self.checked = checked
         for run_id, state in planned.states().items() if self.calls <= self.stop_after else ():

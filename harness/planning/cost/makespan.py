@@ -1,7 +1,7 @@
 """Makespan: the time until the last of several jobs has ended, which wait for free places and for each other."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -22,11 +22,16 @@ class Job:
         return tuple(filter(None, (self.needs, *self.also_needs)))
 
 
-def makespan(jobs: Iterable[Job], at_once: int) -> float:
-    """Return the seconds until the last job has ended, when at most ``at_once`` (>= 1) run at the same time."""
+def makespan(jobs: Iterable[Job], at_once: int, running: Sequence[Job] = ()) -> float:
+    """Return the seconds until the last job has ended, when at most ``at_once`` (>= 1) run at the same time.
+
+    ``running``: jobs that have places already, with the seconds that they still take.
+    """
     jobs = list(jobs)
-    ended: dict[str, float] = {}
-    places = [0.0] * min(at_once, max(1, len(jobs)))
+    ended = {k: job.seconds for job in running for k in job.run_ids}
+    places = [job.seconds for job in running]
+    places += [0.0] * (min(at_once, max(1, len(jobs) + len(running))) - len(running))
+    heapq.heapify(places)
     teachers = {k for job in jobs for k in job.all_needs} & {k for job in jobs for k in job.run_ids}
 
     def ready(job: Job) -> float:
