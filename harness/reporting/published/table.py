@@ -294,7 +294,10 @@ def _recipe(name: str, change: tuple[tuple[str, str], ...] = ()) -> Mapping[str,
 
 
 def recipe_name(recipe: Mapping[str, Any]) -> str:
-    """Return the name of the shipped recipe that equals this one, or differs from it in one setting."""
+    """Return the name of the shipped recipe that equals this one, or differs from it in one setting.
+
+    Other epochs are only called so, as their number stands beside the name wherever it is shown.
+    """
     near = "of its own"
     for path in sorted(SHIPPED_RECIPES.glob("*.yaml")):
         theirs = _recipe(path.stem)
@@ -302,7 +305,8 @@ def recipe_name(recipe: Mapping[str, Any]) -> str:
         if not other:
             return path.stem
         if len(other) == 1:
-            near = f"{path.stem} with {other[0]} {_plain(recipe.get(other[0]))}"
+            change = "other epochs" if other == ["epochs"] else f"{other[0]} {_plain(recipe.get(other[0]))}"
+            near = f"{path.stem} with {change}"
     return near
 
 
