@@ -58,7 +58,7 @@ def _protocol(comparison: Comparison, metrics: Sequence[str], seeds: int | None)
     over = "no result yet"
     if seeds is not None:
         over = "of one seed" if seeds == 1 else f"mean ± sample std over {seeds} seeds"
-        over += ", or of as many as stand in brackets"
+        over += "; another number of seeds stands in brackets"
     what = capitalised(", ".join(metrics[:-1]) + " and " * (len(metrics) > 1) + metrics[-1])
     return (
         f"{contents.name}: {contents.shown_dataset}{images(comparison)}, {epochs(contents)}{recipe}. "
