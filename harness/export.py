@@ -100,7 +100,8 @@ def export(
         print(json.dumps({**facts, "sha256": files.sha256(out), "differences": differences}))
         return
     counts = ", ".join(f"{value:.1e} on {len(compared[kind])} {kind} images" for kind, value in differences.items())
-    print(f"{out}: {saved.science.student} of run {saved.run_id}, {saved.epoch} epoch; its outputs differ by at most {counts}")
+    what = f"{saved.science.student} of run {saved.run_id}, {saved.epoch} epoch"
+    print(f"{out}: {what}; its outputs differ by at most {counts}")
 
 
 def _real_images(model: "Classifier", saved: "SavedRun", root: Path | None, store: Store) -> "Tensor":

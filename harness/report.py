@@ -252,7 +252,7 @@ def _print_gaps(comparisons: "Iterable[Comparison]", json_: bool) -> None:
     elif texts := [text for comparison in comparisons if (text := gap_markdown(comparison))]:
         sys.stdout.write("\n".join(texts))
     else:
-        raise UserError("--gap needs a student with results under three teachers of different known sizes; there is none")
+        raise UserError("--gap needs a student with results under three teachers of different known sizes")
 
 
 def _gaps(comparisons: "Iterable[Comparison]", store: "Store", folder: Path) -> Iterator[Path]:
