@@ -88,7 +88,8 @@ setup: $(VENV)/.tested
 # The last line names the picture of the gains; the other figures are beside it.
 demo: $(VENV)/.figures
 	$(BIN)/python -m harness.sweep benchmarks/digits_pairs.yaml
-	@$(BIN)/python -m harness.report benchmarks/digits_pairs.yaml --figures results/figures 2> /dev/null | grep 'gap\.svg'
+	@$(BIN)/python -m harness.report benchmarks/digits_pairs.yaml --figures results/figures 2> /dev/null \
+	  | sed -n 's/.*gap[.]svg$$/picture of the gains: &/p'
 
 test: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser
 	$(BIN)/python -m pytest

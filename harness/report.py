@@ -152,9 +152,9 @@ def report(
         raise UserError("--draw prints a drawing: give it without --paper, --gap, --fidelity and --claims")
     if json_ and not gap:
         raise UserError("--json goes with --gap")
-    if gap and (paper or fidelity or settings or format not in (None, Format.md)):
-        others = "--paper, --fidelity, --settings and --format"
-        raise UserError(f"--gap prints Markdown, or JSON with --json: give it without {others}")
+    if gap and (paper or fidelity or settings or format not in (None, Format.terminal, Format.md)):
+        others = "--paper, --fidelity, --settings and other formats"
+        raise UserError(f"--gap prints Markdown, a terminal's table, or JSON with --json: give it without {others}")
     if format is None:
         format = Format.terminal if sys.stdout.isatty() and not paper else Format.md
     if format is Format.terminal and paper:
@@ -213,7 +213,7 @@ def report(
     for path in chain.from_iterable(products):
         print(path)
     if gap and out is None:
-        _print_gaps(load_comparisons(contents, store), json_)
+        _print_gaps(load_comparisons(contents, store), json_, format is Format.terminal)
     elif draw:
         _print_charts(load_comparisons(contents, store))
     elif not products:
@@ -244,15 +244,19 @@ def _figures(comparisons: "Iterable[Comparison]", store: "Store", folder: Path) 
         yield from written
 
 
-def _print_gaps(comparisons: "Iterable[Comparison]", json_: bool) -> None:
-    from harness.reporting.tables.gap import gap_dict, gap_markdown
+def _print_gaps(comparisons: "Iterable[Comparison]", json_: bool, as_terminal: bool) -> None:
+    from harness.reporting.tables.gap import gap_dict, gap_tables
+    from harness.reporting.tables.printed_table import print_gap
 
     if json_:
         print(json.dumps({comparison.contents.name: gap_dict(comparison) for comparison in comparisons}))
-    elif texts := [text for comparison in comparisons if (text := gap_markdown(comparison))]:
-        sys.stdout.write("\n".join(texts))
-    else:
+        return
+    with_gap = [tables for comparison in comparisons if (tables := list(gap_tables(comparison)))]
+    if not with_gap:
         raise UserError("--gap needs a student with results under three teachers of different known sizes")
+    for i, tables in enumerate(with_gap):
+        print("\n" * (i > 0), end="")
+        print_gap(tables, as_terminal)
 
 
 def _gaps(comparisons: "Iterable[Comparison]", store: "Store", folder: Path) -> Iterator[Path]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from harness.console.terminal import say
 from harness.errors import one_line
 from harness.reporting.comparison import Comparison
-from harness.reporting.tables.text import counted_runs
+from harness.reporting.tables.absences import counted_runs
 from harness.spec.lines import Line, grouped
 from harness.store.failure_causes import signature
 from harness.store.store import Failure, Store

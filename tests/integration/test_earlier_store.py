@@ -47,7 +47,7 @@ def test_status_and_report_read_it(home: Path) -> None:
     assert [RUN_IDS[label] for label, state in states.items() if state == "done"] == [TEACHER]
     recorded = records.read_records(Store(home / "results"), [TEACHER]).to_pylist()[0]
     table = harness(home, "report")
-    assert f"{recorded['last_top1']:.2f}" in table and "1 of 2 runs" in table
+    assert f"{recorded['last_top1']:.2f}" in table and "Without a record: 9 of 10 runs: student (1 of 2), " in table
 
 
 def test_interrupted_runs_resume_from_their_checkpoints(home: Path) -> None:

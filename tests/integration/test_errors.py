@@ -365,7 +365,10 @@ def test_teachers_that_are_not_what_the_file_states(bench: Bench, weights: dict[
     assert failures.startswith("4 failed, 4 causes\n")
     for cause in filter(None, expected.values()):
         assert cause in failures and cause in result.stderr
-    assert result.stdout.count("1 of 1 runs have no record") == 4, "listed under the table"
+    assert result.stdout.count("Without a record: 4 of 5 runs: digits_net_w16 > digits_net_w4; ") == 1, (
+        "under the table"
+    )
+    assert result.stderr.count("\nfailed: ") == 4, "each cause once"
     rerun = bench.run("sweep")
     assert rerun.returncode == 1 and "4 failed" in rerun.stderr and "FAILED" not in rerun.stderr, "no silent retry"
 

@@ -204,6 +204,9 @@ def test_the_command_prints_slopes_and_verdicts(finished: Path) -> None:
     assert result.code == 0
     assert "| rekd - student " in result.out and "| rekd - fitnets " in result.out and "per doubling" in result.out
     assert "- rekd's advantage over fitnets grows with the teacher: +2.16" in result.out
+    fitted = run_command("report", "gap.yaml", "--gap", "--format", "terminal").out.splitlines()
+    assert max(map(len, fitted)) <= 80 and not any(line.startswith("Too wide") for line in fitted)
+    assert "rekd's advantage over fitnets grows with the teacher: +2.16 points per doubling" in fitted
     document = json.loads(run_command("report", "gap.yaml", "--gap", "--json").out)
     (gap,) = document["gap"]
     assert [line["verdict"] for line in gap["advantages"]] == ["grows", "grows"]

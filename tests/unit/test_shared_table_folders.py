@@ -69,7 +69,7 @@ def test_two_that_write_at_once_leave_the_tables_of_one(planned: Planned, monkey
     after_the_first_table(monkeypatch, begin_second)
     write(planned, "first")
     second.join()
-    assert {"second" in (FOLDER / name).read_text() for name in ("table.md", "table.html")} == {True}
+    assert {"Note: second" in (FOLDER / name).read_text() for name in ("table.md", "table.html")} == {True}
     assert (verified := run_command("verify")).code == 0, verified
 
 
@@ -107,8 +107,8 @@ def test_a_sweep_prints_its_own_table(planned: Planned, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(table_folder, "write_tables", write_tables)
     done = run_command("sweep", "small.yaml")
-    assert done.code == 0 and "a note with" in done.out and "second" not in done.out, done
-    assert "second" in (FOLDER / "table.md").read_text()
+    assert done.code == 0 and "a note with" in done.out and "Note: second" not in done.out, done
+    assert "Note: second" in (FOLDER / "table.md").read_text()
 
 
 def test_tables_are_written_without_locks_where_there_are_none(

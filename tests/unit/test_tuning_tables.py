@@ -17,6 +17,7 @@ from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Contents
 from harness.reporting.figures.tuning import best_so_far
 from harness.reporting.tables import table_folder
+from harness.reporting.tables.terminal import tuning_lines
 from harness.reporting.tables.text import sweep_notes
 from harness.reporting.tuning import (
     FILES,
@@ -63,7 +64,7 @@ def line(text: str, name: str) -> list[str]:
 
 def test_a_method_has_a_line_with_budget_winner_and_gain() -> None:
     text = tuning_text(log(*KD, *REKD))
-    assert line(text, "kd") == ["kd", "weights.kd 2.346", "3", "3,000", "80.00", "84.50", "+4.50"]
+    assert line(text, "kd") == ["kd", "weights.kd 2.346", "3", "3,000", "(more)", "80.00", "84.50", "+4.50"]
     assert line(text, "student") == ["student", "not tuned", "0", "0", "", "", ""]
     assert "Rule of choice: the highest mean over pairs and seeds of the validation top-1 after the last epoch" in text
     assert "on 144 held-out training images" in text and "seed 1000" in text
@@ -142,6 +143,15 @@ def test_names_are_escaped() -> None:
     text = tuning_text(log(trial("a|b<i>", 0, 80.0, params_tap="x|y"), untuned=("c|d",)))
     assert line(text, r"a\|b\<i>")[1] == r"its own: params.tap x\|y"
     assert line(text, r"c\|d")[1] == "not tuned"
+
+
+def test_a_terminal_gets_the_methods_within_its_width_and_nothing_escaped() -> None:
+    lines = [line.plain for line in tuning_lines(log(*KD, trial("a|b", 0, 70.0, params_tap="x|y")), Path("here"), 60)]
+    assert max(map(len, lines)) <= 60 and "\\" not in "".join(lines)
+    at = next(i for i, line in enumerate(lines) if line.startswith("kd "))
+    assert lines[at].split() == ["kd", "3", "3,000", "(more)", "80.00", "84.50", "+4.50"]
+    assert lines[at + 1] == "    weights.kd\u00a02.346"
+    assert any(line.startswith("a|b ") for line in lines) and lines[-1] == "Every trial: here/tuning.md"
 
 
 def test_files_have_a_line_per_trial(tmp_path: Path) -> None:

@@ -1,23 +1,29 @@
 """The capacity gap as text: gains by teacher, their slopes, and a sentence on each of the own method's advantages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.reporting.comparison import Comparison
 from harness.reporting.escape import escape_markdown
 from harness.reporting.gap_slopes import OWN, GapLine, StudentGap, student_gaps
 from harness.reporting.statistics import ERROR, MOST_SEEDS, POWER, Difference
 from harness.reporting.tables import columns
-from harness.reporting.tables.columns import Column, interval_text, spread_text, stars, table_lines
+from harness.reporting.tables.columns import Column, Lines, interval_text, spread_text, stars, table_lines
 from harness.reporting.tables.formats import markdown_table
 
+PER_DOUBLING = "per doubling"  # the column of the slopes
 FILE = "gap.md"  # in a folder of tables, where it was asked for
 
 
 def gap_markdown(comparison: Comparison) -> str:
     """Return the tables and verdicts of each student; "" where no student has teachers enough."""
-    return "\n".join("\n".join(_student_parts(comparison, gap)) + "\n" for gap in student_gaps(comparison))
+    return markdown(gap_tables(comparison))
+
+
+def markdown(tables: Iterable["GapTable"]) -> str:
+    """Return tables and verdicts as Markdown; "" for no table."""
+    return "\n".join(map(_markdown, tables))
 
 
 def gap_dict(comparison: Comparison) -> list[dict[str, Any]]:
@@ -32,20 +38,32 @@ def _line_dict(line: GapLine) -> dict[str, Any]:
     return {**asdict(line), "verdict": line.verdict}
 
 
-def _student_parts(comparison: Comparison, gap: StudentGap) -> Iterator[str]:
+class GapTable(NamedTuple):
+    """A table of slopes, with what has to be said of it."""
+
+    title: str
+    lines: Lines
+    notes: list[str]
+    verdicts: list[str]
+
+
+def gap_tables(comparison: Comparison) -> Iterator[GapTable]:
+    """Yield the gains of each student with teachers enough, and the own method's advantages."""
     contents = comparison.contents
-    yield from _part(f"Gains of {gap.student} over the same student undistilled", gap, gap.gains)
-    yield from map(escape_markdown, _notes(gap, f"{contents.name}: {contents.shown_dataset}, {contents.task.shown}"))
-    if gap.advantages:
-        yield ""
-        yield from _part(f"Advantage of {OWN} over each other method, for {gap.student}", gap, gap.advantages)
-        yield from (f"- {escape_markdown(_sentence(line) + _missing(line, gap))}" for line in gap.advantages)
+    for gap in student_gaps(comparison):
+        title = f"Gains of {gap.student} over the same student undistilled"
+        notes = list(_notes(gap, f"{contents.name}: {contents.shown_dataset}, {contents.task.shown}"))
+        yield GapTable(title, table_lines(_columns(gap), gap.gains), notes, [])
+        if gap.advantages:
+            title = f"Advantage of {OWN} over each other method, for {gap.student}"
+            verdicts = [_sentence(line) + _missing(line, gap) for line in gap.advantages]
+            yield GapTable(title, table_lines(_columns(gap), gap.advantages), [], verdicts)
 
 
-def _part(title: str, gap: StudentGap, lines: Sequence[GapLine]) -> Iterator[str]:
-    texts = table_lines(_columns(gap), lines)
-    yield from (f"{escape_markdown(title)}:", "")
-    yield markdown_table([tuple(map(escape_markdown, line)) for line in texts], names=1)
+def _markdown(table: GapTable) -> str:
+    lines = markdown_table([tuple(map(escape_markdown, line)) for line in table.lines], names=1)
+    notes = [*map(escape_markdown, table.notes), *(f"- {escape_markdown(verdict)}" for verdict in table.verdicts)]
+    return "\n".join([f"{escape_markdown(table.title)}:", "", lines, *notes]) + "\n"
 
 
 def _columns(gap: StudentGap) -> list[Column[GapLine]]:
@@ -53,7 +71,7 @@ def _columns(gap: StudentGap) -> list[Column[GapLine]]:
     return [
         Column("method", lambda line: f"{line.method} - {line.other}"),
         *of_teachers,
-        Column("per doubling", lambda line: spread_text(line.slope, signed=True)),
+        Column(PER_DOUBLING, lambda line: spread_text(line.slope, signed=True)),
         Column("95 % CI, seeds", lambda line: _test_text(line.over_seeds)),
         Column("95 % CI, teachers", lambda line: _test_text(line.over_teachers)),
         Column("seeds", lambda line: str(len(line.seeds)) if line.slope else ""),

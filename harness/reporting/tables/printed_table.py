@@ -1,7 +1,7 @@
 """Tables on stdout: fitted to a terminal, or in one of the formats that files have."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from harness.reporting.comparison import Comparison
 from harness.reporting.failed_runs import FailedRuns, say_failures
-from harness.reporting.tables import formats, table_folder, terminal, text
+from harness.reporting.tables import formats, gap, table_folder, terminal, text
 from harness.reporting.tables.terminal import TIED
 from harness.reporting.tuning import tuning_text
 from harness.store.store import Store
@@ -63,6 +63,14 @@ def print_tuning(log: TuningLog, folder: Path) -> None:
         _print_lines(terminal.tuning_lines(log, folder, _width()))
     else:
         print(tuning_text(log))
+
+
+def print_gap(tables: Sequence[gap.GapTable], as_terminal: bool) -> None:
+    """Print how gains change with the teacher's size, fitted to a terminal or as Markdown."""
+    if as_terminal:
+        _print_lines(terminal.gap_lines(tables, _width()))
+    else:
+        sys.stdout.write(gap.markdown(tables))
 
 
 def _console() -> Console:

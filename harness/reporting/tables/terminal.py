@@ -8,14 +8,17 @@ from pathlib import Path
 from rich.text import Text
 
 from harness.errors import printable
+from harness.phrases import plural
 from harness.reporting import tuning
 from harness.reporting.comparison import Comparison, Row
 from harness.reporting.failed_runs import FailedRuns
 from harness.reporting.published.table import PublishedTable
 from harness.reporting.statistics import ERROR, POWER
 from harness.reporting.tables import columns, text
+from harness.reporting.tables.absences import absence_notes
 from harness.reporting.tables.columns import PAIR, Lines, table_lines
 from harness.reporting.tables.fitted_table import FittedColumn, fitted_table, wrapped
+from harness.reporting.tables.gap import PER_DOUBLING, GapTable
 from harness.spec.lines import PairNames
 from harness.store.tuning_log import TuningLog
 
@@ -70,6 +73,7 @@ def _rank_note(comparison: Comparison) -> str:
 
 
 def title_lines(comparison: Comparison, width: int) -> Iterator[Text]:
+    """Yield the sweep's name and what its numbers are of."""
     contents = comparison.contents
     scores = f"{text.capitalised(contents.task.shown)} in %, mean ± std over seeds"
     facts = f"{contents.shown_dataset}{text.images(comparison)}, {text.epochs(contents)}. {scores}."
@@ -192,7 +196,7 @@ def _fitted(
 def _legend(comparison: Comparison, width: int) -> Iterator[Text]:
     """Explain the marks in a few words; docs/statistics.md has more."""
     baseline = printable(comparison.contents.baseline)
-    parts = [f"{BEST} the best of its pair"]
+    parts = [f"{BEST} the best of its pair"] if any(row.last for row in comparison.rows) else []
     if any(row.to_baseline for row in comparison.rows):
         parts.append(f"vs {baseline}: mean difference to it, seed by seed")
     if any(row.tested for row in comparison.rows):
@@ -200,21 +204,37 @@ def _legend(comparison: Comparison, width: int) -> Iterator[Text]:
     if any(map(columns.seeds_to_tell_text, comparison.rows)):
         name = columns.SEEDS_TO_TELL.replace(" ", TIED)
         parts.append(f"{name}: with so many, {100 * POWER:.0f} of 100 tests would see the difference")
-    yield from wrapped("; ".join(parts) + ".", width, style="dim")
+    if parts:
+        yield from wrapped("; ".join(parts) + ".", width, style="dim")
 
 
 def _notes(comparison: Comparison, failed: FailedRuns, width: int) -> Iterator[Text]:
     for note in failed.notes(comparison):
         yield from wrapped(printable(note), width, style="red")
     yield from chain.from_iterable(
-        wrapped(printable(note), width) for note in text.absence_notes(comparison, failed.counts(comparison))
+        wrapped(printable(note), width) for note in absence_notes(comparison, failed.counts(comparison))
     )
     notes = list(text.training_notes(comparison))
     for note in notes[:MOST_NOTES]:
         yield from wrapped(printable(note), width)
-    if more := len(notes) - MOST_NOTES:
-        if more > 0:
-            yield from wrapped(f"{more} more notes: {MORE}.", width, style="dim")
+    if (more := len(notes) - MOST_NOTES) > 0:
+        yield from wrapped(f"{plural(more, 'more note')}: {MORE}.", width, style="dim")
+
+
+def gap_lines(tables: Iterable[GapTable], width: int) -> Iterator[Text]:
+    """Yield the gains by teacher, their slopes, and the verdicts on the own method's advantages."""
+    for table in tables:
+        yield from wrapped(printable(table.title), width, style="bold")
+        slopes = table.lines[0].index(PER_DOUBLING)
+        gains, tests = (
+            [(line[0], *line[part]) for line in table.lines] for part in (slice(1, slopes), slice(slopes, None))
+        )
+        yield from section_lines(gains, [], width)
+        yield Text()
+        yield from section_lines(tests, table.notes, width)
+        for verdict in table.verdicts:
+            yield from wrapped(printable(verdict), width)
+        yield Text()
 
 
 def tuning_lines(log: TuningLog, folder: Path, width: int) -> Iterator[Text]:
