@@ -32,7 +32,7 @@ def say_next_steps(planned: Planned, contents: "Contents") -> None:
     store = [] if root == Path("results").resolve() else ["--results", os.path.relpath(root)]
     sweep = [contents.file, *(word for change in contents.sets for word in ("--set", change)), *store]
     say("Look next:")
-    say(_step("all settings of each line", "report", *sweep, "--settings"))
+    say(_step("the table with the methods' ranks and all settings", "report", *sweep, "--settings"))
     say(_step("figures for a paper", "report", *sweep, "--figures", "figures"))
     say(_step("all results of this store as a web page", "leaderboard", *store))
     say(_step("the state of each run, and why some failed", "status", *sweep))

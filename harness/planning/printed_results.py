@@ -47,7 +47,7 @@ def print_results(planned: Planned, contents: "Contents", json_: bool, more: dic
         written = written or next(comparison.load_comparisons([contents], planned.store))
     # The text is not read back: another sweep of this name may write the folder.
     if written and sys.stdout.isatty():
-        printed_table.print_comparison(written, planned.store)
+        printed_table.print_comparison(written, planned.store, with_ranks=False)  # the drawing takes their place
         next_steps.print_chart(written)
     else:
         print(text or (written and table_folder.table_text(written, table_folder.TABLE)))

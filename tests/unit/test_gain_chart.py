@@ -79,5 +79,6 @@ def test_a_terminal_shows_it_under_the_table_and_a_pipe_does_not(small: None) ->
     assert (piped.code, shown.code) == (0, 0)
     assert "Gain over" not in piped.out and "Look next" not in piped.err
     assert "\nGain over student in points of top-1." in shown.out
+    assert "Methods over" not in shown.out
     report = "python -m harness.report small.yaml --set 'seeds=[0, 1, 2]' --figures figures\n"
     assert report in shown.err and ": python -m harness.leaderboard\n" in shown.err
