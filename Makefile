@@ -19,13 +19,17 @@ help:
 	@echo "make gpu     what the harness does on this GPU [MINUTES=8] [OUT=DIR] [DATA=DIR] [RESUME=DIR]"
 	@echo "make setup   only set up .venv, with everything the tests need"
 
-# The demo needs only the package: no compiler, no apt package.
+# Needs no compiler and no apt package.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
 	  { echo "Python 3.11 or 3.12 is needed; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "Python cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.figures: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[figures]'
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
@@ -81,8 +85,11 @@ $(VENV)/.docs: $(VENV)/.installed
 
 setup: $(VENV)/.tested
 
-demo: $(VENV)/.installed
+# The last line names the picture of the gains; the other figures are beside it.
+demo: $(VENV)/.figures
 	$(BIN)/python -m harness.sweep benchmarks/digits_pairs.yaml
+	@$(BIN)/python -m harness.report benchmarks/digits_pairs.yaml --figures results/figures 2> /dev/null \
+	  | sed -n 's/.*gap[.]svg$$/picture of the gains: &/p'
 
 test: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser
 	$(BIN)/python -m pytest

@@ -27,6 +27,8 @@ def compact(
     """Move the records of finished runs, one small file each, into a few Parquet files partitioned by dataset.
 
     Safe at any time, while jobs write and others read. `sweep` does it by itself when there are many record files.
+
+    Example: python -m harness compact --results results
     """
     from harness.store import compaction, leftovers
     from harness.store.store import Store

@@ -88,6 +88,12 @@ def expected(what: str, value: object) -> str:
     return f"expected {what}, found {found}" + (f"; {comma_hint(*comma.groups())}" if comma else "")
 
 
+def requirement(text: str) -> str:
+    """Return what pydantic requires of a value as ``must be at least 1``."""
+    text = text.replace("Input should be", "must be")
+    return text.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+
+
 def comma_hint(before: str, after: str) -> str:
     """Return how to write the number that a comma is in."""
     if len(after) == 3:

@@ -212,7 +212,7 @@ def _stated_sizes(info: DatasetInfo, size: int | None, resize: int | None) -> di
     sizes: dict[str, int] = {}
     for option, value, keys in (("size", size, info.images.size_keys), ("resize", resize, info.images.resize_keys)):
         if value is not None and not keys:
-            raise UserError(f"--{option} means nothing for {info.name} ({info.images.name}); leave it out")
+            raise UserError(f"--{option} has no effect on {info.name} ({info.images.name}); leave it out")
         if value is not None:
             sizes |= dict.fromkeys(keys, value)
     return sizes

@@ -72,7 +72,7 @@ def export(
     name = f"{saved.run_id}.best" if saved.epoch == "best" else saved.run_id
     out = out or Path(f"{name}{exporters.SUFFIXES[to]}")
     if out.exists() and (not force or not out.is_file()):
-        raise UserError(f"{out}: is there already; {'--force replaces it' if out.is_file() else 'it is no file'}")
+        raise UserError(f"{out}: exists already{'; --force replaces it' if out.is_file() else ', and is not a file'}")
     own = own_method, tuple(own_model)
     try:
         model = load_classifier(saved, *own)
@@ -100,7 +100,8 @@ def export(
         print(json.dumps({**facts, "sha256": files.sha256(out), "differences": differences}))
         return
     counts = ", ".join(f"{value:.1e} on {len(compared[kind])} {kind} images" for kind, value in differences.items())
-    print(f"{out}: {saved.science.student} of run {saved.run_id}, {saved.epoch} epoch; largest difference: {counts}")
+    what = f"{saved.science.student} of run {saved.run_id}, {saved.epoch} epoch"
+    print(f"{out}: {what}; its outputs differ by at most {counts}")
 
 
 def _real_images(model: "Classifier", saved: "SavedRun", root: Path | None, store: Store) -> "Tensor":

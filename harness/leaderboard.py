@@ -31,7 +31,10 @@ def leaderboard(
         bool, typer.Option("--watch", help="Write the page again whenever records arrive, until Ctrl-C.")
     ] = False,
 ) -> None:
-    """Write the leaderboard: one HTML file with all records of a store, readable offline."""
+    """Write the leaderboard: one HTML file with all records of a store, readable offline.
+
+    Example: python -m harness leaderboard --out leaderboard.html
+    """
     from harness.store import arrow
     from harness.store.store import Store
 
@@ -40,7 +43,7 @@ def leaderboard(
     page = out or store.leaderboard
     sources = _sources(store)
     if not (sources.done or watch):
-        raise UserError(f"{results}: no record yet; run a sweep into it")
+        raise UserError(f"{results}: no record yet; run a sweep first")
     took = _write(store, page)
     print(page)
     if not watch:

@@ -28,11 +28,16 @@ def list(
     ] = None,
     json_: options.Json = False,
 ) -> None:
-    """List the methods, models, data sets and recipes that a sweep file can name.
+    """List the methods, models, datasets and recipes that a sweep file can name.
 
     Models of timm and torchvision are listed where a part of their names is given.
 
-    Examples: python -m harness.list methods; ... list methods kd; ... list models vit_tiny; ... list recipes
+    Examples:
+
+    \b
+    python -m harness list methods
+    python -m harness list methods kd
+    python -m harness list models vit_tiny
     """
     from harness.spec import listing
 

@@ -69,6 +69,14 @@ def report(
     baseline: options.Baseline = None,
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
+    draw: Annotated[
+        bool,
+        typer.Option(
+            "--draw",
+            help="Draw each method's gain over the baseline, with its interval, in plain characters: a line per method "
+            "and pair, in 80 columns.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -119,6 +127,8 @@ def report(
 ) -> None:
     """Print comparison tables, or write tables, figures, event files or a bundle to the folder or file you name.
 
+    Example: python -m harness report benchmarks/digits_pairs.yaml --format tex
+
     --out, --figures, --images, --tensorboard, --bundle and --claims write files and print their paths instead of a
     table. Runs that have no record yet are counted under the table. The estimated and actual times of the sweeps go
     to stderr.
@@ -138,6 +148,8 @@ def report(
     if paper and fidelity:
         raise UserError("--paper and --fidelity are two tables: leave one of them out")
     store = Store.at(results)
+    if draw and (paper or gap or fidelity or claims is not None):
+        raise UserError("--draw prints a drawing: give it without --paper, --gap, --fidelity and --claims")
     if json_ and not gap:
         raise UserError("--json goes with --gap")
     if gap and (paper or fidelity or settings or format not in (None, Format.terminal, Format.md)):
@@ -165,14 +177,14 @@ def report(
         print(*write_event_files(store, {file_name(run_id): run_id for run_id in run_ids}, tensorboard), sep="\n")
         return
     if file is None and (set_ or only):
-        raise UserError("--set and --only select of a sweep file: name it")
+        raise UserError("--set and --only change or select the runs of a sweep file: name the file")
     planned = plan_sweep(file, results, data, set_, only) if file is not None else None
     if planned is not None:
         planned.say_tuned()
         folder = store.table_folder(planned.name)
         contents = [Contents.of(planned.name, planned.plan).with_tuning_of(folder)]
     elif not (contents := [Contents.read(folder) for folder in store.tables()]):
-        raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")
+        raise UserError(f"{results}: no table yet; run a sweep first, or name a sweep file")
     contents = [content.with_options(baseline, margin) for content in contents]
     for content in contents:
         protocol_guard.refuse_mixed(content.name, content.cells, content.recipe_changes, mix_protocols)
@@ -202,6 +214,8 @@ def report(
         print(path)
     if gap and out is None:
         _print_gaps(load_comparisons(contents, store), json_, format is Format.terminal)
+    elif draw:
+        _print_charts(load_comparisons(contents, store))
     elif not products:
         layout = "paper" if paper else "fidelity" if fidelity else "table"
         for i, comparison in enumerate(load_comparisons(contents, store)):
@@ -209,6 +223,14 @@ def report(
             print_table(comparison, store, f"{layout}.{format.value}", settings, titled=planned is None)
     for content in contents:
         submissions.say_submissions(store, content.name)
+
+
+def _print_charts(comparisons: "Iterable[Comparison]") -> None:
+    from harness.reporting.figures.gain_chart import gain_chart
+
+    if not (charts := [chart for comparison in comparisons if (chart := gain_chart(comparison))]):
+        raise UserError("--draw: no pair has results of a method and of the baseline yet")
+    print("\n".join(charts), end="")
 
 
 def _figures(comparisons: "Iterable[Comparison]", store: "Store", folder: Path) -> Iterator[Path]:
@@ -231,7 +253,7 @@ def _print_gaps(comparisons: "Iterable[Comparison]", json_: bool, as_terminal: b
         return
     with_gap = [tables for comparison in comparisons if (tables := list(gap_tables(comparison)))]
     if not with_gap:
-        raise UserError("--gap: no student has results and three teachers of different known sizes")
+        raise UserError("--gap needs a student with results under three teachers of different known sizes")
     for i, tables in enumerate(with_gap):
         print("\n" * (i > 0), end="")
         print_gap(tables, as_terminal)

@@ -52,6 +52,9 @@ def status(
 
     A pending run is shown with SLURM's reason, a running one with its epoch and accuracy. On a cluster, a run without a
     job is shown with the way its last job ended: timed out, preempted, node failed, out of memory, cancelled, lost.
+
+    Example: python -m harness status benchmarks/digits_pairs.yaml --watch
+
     Exit code: 0 also when runs have failed, 2 wrong input.
     """
     from harness.planning.plan import plan_sweep
@@ -211,7 +214,6 @@ def _print_log(planned: "Planned", prefix: str) -> None:
 
 
 def _print_failures(planned: "Planned", json_: bool) -> None:
-
     failed = [f for k, s in planned.states().items() if s == "failed" and (f := planned.store.failure(k))]
     if json_:
         print(json.dumps([asdict(f) for f in failed]))

@@ -81,11 +81,13 @@ def sweep(
 ) -> None:
     """Train every student of a sweep file that has no record yet, and print the comparison.
 
+    Example: python -m harness sweep benchmarks/digits_pairs.yaml --plan
+
     Records, logs and tables go into the store (--results). The same command run again trains only what is missing.
     Ctrl-C leaves the jobs running, and the same command watches them again.
 
-    A cell is one number of the comparison: pair, method and seed.
-    A job trains a pack, the runs of one pair and seed that share data and teacher, or packs of several seeds.
+    A run is one model trained once, a student or a teacher. A cell is one result: of a pair, a method and a seed.
+    A job trains a pack (the runs of one pair and seed, which share data and teacher) or packs of several seeds.
 
     Exit code: 0 all done, 1 some run failed, 2 wrong input.
     """

@@ -1,4 +1,4 @@
-"""``python -m harness.transfer``: linear probes of trained students on another data set."""
+"""``python -m harness.transfer``: linear probes of trained students on another dataset."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ def transfer(
         str | None,
         typer.Option(
             help="For imagenet, imagefolder: the folder that `prepare` wrote, absolute or relative to --data (default: "
-            "the data set's name)."
+            "the dataset's name)."
         ),
     ] = None,
     sweep: Annotated[
@@ -56,13 +56,13 @@ def transfer(
     data: options.Data = None,
     json_: options.Json = False,
 ) -> None:
-    """Measure how well the features of trained students serve another data set: a linear probe.
+    """Measure how well the features of trained students serve another dataset: a linear probe.
 
     Each student is frozen. Logistic regression is fitted on its features (the embedding that its last layer reads) of
-    the data set's training images, and measured on the test images. Images are resized to what the student was trained
+    the dataset's training images, and measured on the test images. Images are resized to what the student was trained
     on, and not augmented. The weight of the L2 penalty is chosen on a tenth of the training images.
 
-    Results are kept in the store: asked again, they are read. Records of runs do not change.
+    Results are kept in the store, and read from it the next time. The records of the runs do not change.
 
     Examples: python -m harness transfer 4f1c 8a02 --to stl10
 

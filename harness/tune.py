@@ -33,15 +33,18 @@ def tune(
         ),
     ] = False,
     no_final: Annotated[
-        bool, typer.Option("--no-final", help="Tune, write the sweep file with what won, and train no final run.")
+        bool,
+        typer.Option(
+            "--no-final", help="Tune, write the sweep file with the winning settings, and train no final run."
+        ),
     ] = False,
     max_parallel: options.MaxParallel = None,
     retry_failed: Annotated[
         bool,
         typer.Option(
             "--retry-failed",
-            help="Train failed runs again (default: leave them; a failed trial loses). The trials after the first "
-            "failed one are proposed anew.",
+            help="Train failed runs again (default: leave them; a failed trial loses). New trials are proposed in "
+            "place of those after the first failed one.",
         ),
     ] = False,
     check: Annotated[
@@ -57,7 +60,9 @@ def tune(
     mix_protocols: options.MixProtocols = False,
     json_: options.Json = False,
 ) -> None:
-    """Try settings of a sweep's methods on held-out training images, then train the sweep with those that won.
+    """Try settings of a sweep's methods on held-out training images, then train the sweep with the best of them.
+
+    Example: python -m harness tune benchmarks/digits_tuned.yaml --plan
 
     The file is a sweep file whose entries have `search` and which has a `tune` block:
 
@@ -70,12 +75,13 @@ def tune(
     Each method with a search gets the same number of trials.
     Trial 0 has the entry's own settings; Optuna proposes those of the others.
     A trial trains every pair, on seeds of the tuning's own and without the held-out images, and is evaluated on these.
-    The highest mean after the last epoch wins, of equal ones the earliest.
-    Then the sweep's seeds are trained with what won, on the whole training set, and evaluated on the test set.
+    The trial with the highest mean after the last epoch wins; of equal ones, the earliest.
+    Then the sweep's seeds are trained with the winning settings, on the whole training set, and evaluated on the test
+    set.
 
-    Trials are runs like all others: the same command goes on where it was interrupted, and trains nothing twice.
+    Trials are runs like all others: the same command continues where it was interrupted, and trains nothing twice.
     RESULTS/tuning/NAME.json has all trials.
-    RESULTS/tuning/NAME/tuned.yaml is the sweep with what won, for `sweep`, `status` and `report`.
+    RESULTS/tuning/NAME/tuned.yaml is the sweep with the winning settings, for `sweep`, `status` and `report`.
 
     Exit code: 0 all final runs done, 1 some run failed, 2 wrong input.
     """
@@ -140,7 +146,7 @@ def _print_tuning(tuning: "Tuning", log: "TuningLog", tuned: Path, json_: bool, 
         print_tuning(log, folder)
     elif is_last:
         print(json.dumps({"sweep": name, "tuning": tuning_dict(log), "tuned": str(tuned)}))
-    say(f"the sweep file with what won: {tuned}")
+    say(f"sweep file with the winning settings: {tuned}")
 
 
 def _print_plan(tuning: "Tuning", json_: bool) -> None:
@@ -159,7 +165,7 @@ def _print_plan(tuning: "Tuning", json_: bool) -> None:
         return
     print("\n".join(budget_lines(tuning.plan)))
     print(f"{plural(len(log.trials), 'trial')} recorded")
-    heads = ("the next round:", "the final runs, whatever wins:")[-len(works) :]
+    heads = ("the next round:", "the final runs, whichever settings win:")[-len(works) :]
     for head, work in zip(heads, works, strict=True):
         print(f"{head}\n{work.text()}")
 

@@ -26,11 +26,15 @@ def verify(
         typer.Option(help="Folder of the tables to check, one folder per sweep (default: tables/ in the store)."),
     ] = None,
 ) -> None:
-    """Check every record against its checksum, compacted or not, and trained weights against their records.
+    """Check that records, trained weights and tables are as they were written.
 
-    Then rebuild every table, and the figures in its folder, from the records, a tuning's tables from its log, and the
-    logs and verdicts of the store's claims, and compare them byte for byte. Records of earlier harnesses carry no
-    checksum, which is said.
+    Example: python -m harness verify --results results/published
+
+    Every record is compared with its checksum, and trained weights with the checksum in their record. Records of
+    earlier versions of the harness have no checksum; they are counted.
+
+    Then every table and the figures beside it are built again from the records, the tables of a tuning from its log,
+    and the logs and verdicts of the store's claims. All are compared byte for byte with the files.
 
     Exit code: 0 all is as it was written, 1 a byte differs or a file is damaged, 2 wrong input.
     """

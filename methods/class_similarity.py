@@ -17,7 +17,7 @@ class ClassSimilarity:
     """The linear CKA (classes, classes) of classes in a teacher's last map, as a ``methods.base.TeacherPass``.
 
     The samples of a class are all positions of the maps (D, H, W) of its first ``images_per_class`` training images in
-    the data set's order, without augmentation. See ``linear_cka`` for how those of two classes are paired.
+    the dataset's order, without augmentation. See ``linear_cka`` for how those of two classes are paired.
 
     With N samples a class, C classes hold C N D values, twice while they are compared in C^2 N D^2 operations.
     CIFAR-100 under resnet32x4, all 500 images a class: 50,000 forward passes, 6.6 GB, 2e13 operations, which take

@@ -140,7 +140,7 @@ def _check(
     if problems:
         head = (
             f"{planned.document.source}: {plural(len(problems), 'problem')} found before training, so nothing was "
-            "started (--no-check leaves this check out):"
+            "started (--no-check skips this check):"
         )
         raise Mistakes(map(UserError, (head, *_problem_lines(problems))))
     for i, result in known.items():

@@ -1,6 +1,6 @@
 """Jobs: which packs of a plan train in one process.
 
-Packs that differ in their seeds only share a job's start: the process, the data set and the teacher. They are joined
+Packs that differ in their seeds only share a job's start: the process, the dataset and the teacher. They are joined
 where that is known to be cheaper, or as a profile or the command asks. Memory sets no limit: on a CPU a job holds one
 pack at a time, and on a GPU members that do not fit wait.
 """

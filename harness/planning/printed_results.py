@@ -18,6 +18,7 @@ def print_results(planned: Planned, contents: "Contents", json_: bool, more: dic
     Raises:
         UserError: a record is damaged.
     """
+    from harness.planning import next_steps
     from harness.planning.cost import submissions
     from harness.reporting import comparison, failed_runs
     from harness.reporting.published import table
@@ -46,12 +47,13 @@ def print_results(planned: Planned, contents: "Contents", json_: bool, more: dic
         written = written or next(comparison.load_comparisons([contents], planned.store))
     # The text is not read back: another sweep of this name may write the folder.
     if written and sys.stdout.isatty():
-        printed_table.print_comparison(written, planned.store)
-        places = f"{contents.file} --results {os.path.relpath(planned.store.root)}"
-        say(f"Settings of each line: python -m harness.report {places} --settings")
+        printed_table.print_comparison(written, planned.store, with_ranks=False)  # the drawing takes their place
+        next_steps.print_chart(written)
     else:
         print(text or (written and table_folder.table_text(written, table_folder.TABLE)))
         if written:
             failed_runs.say_failures(written, planned.store)
     submissions.say_submissions(planned.store, planned.name)
     say(f"Tables (.md, .tex, .csv, .html) and records.parquet: {os.path.relpath(folder)}/")
+    if sys.stdout.isatty():
+        next_steps.say_next_steps(planned, contents)

@@ -75,7 +75,7 @@ class Tuning:
         if log.identity != plan.identity:
             say(
                 f"{log.sweep}: its search, its budget or the sweep has changed since it was tuned, so that the tuning "
-                "starts afresh; runs that stay the same are not trained again"
+                "starts again; runs that stay the same are not trained again"
             )
             return new
         if not all(map(plan.has, log.trials)):
@@ -169,7 +169,7 @@ class Tuning:
             if before.identity != log.identity:
                 aside = store.tuning(file_name(f"{log.sweep}-{before.identity[:8]}"))
                 path.replace(aside)
-                say(f"the trials of before: {aside}")
+                say(f"the earlier trials are kept in {aside}")
         files.replace_json(path, checksums.seal_value(asdict(log)))
         write_tuning(log, store.table_folder(log.sweep))
 

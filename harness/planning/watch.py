@@ -24,6 +24,7 @@ REFRESH_SECONDS = 0.5
 LINE_SECONDS = 60  # between lines about the whole where nothing can be drawn
 ROUND_SECONDS = 20  # that a tuning may take between two rounds
 RESTARTS = 3
+MOST_LINES = 20  # runs up to which a terminal keeps a line for each; of more, for those without a result
 _RESULT = 18  # columns of a result after its label
 
 
@@ -49,7 +50,7 @@ def watch(planned: Planned, queues: Queues, restart: bool, part: str = "") -> No
             progress.update(queues)
             for line in news(progress, stderr.width if stderr.is_terminal else None):
                 stderr.print(encodable(line, stderr.encoding), soft_wrap=not stderr.is_terminal)
-                restarts = 0
+            restarts = 0 if progress.settled else restarts
             elapsed = max(0.0, time.time() - progress.began)
             drawn = screen(progress, elapsed, part, stderr.width - 1, stderr.height - 1)
             live.update(encodable(drawn, stderr.encoding), refresh=True)
@@ -77,7 +78,8 @@ def watch(planned: Planned, queues: Queues, restart: bool, part: str = "") -> No
 def news(progress: SweepProgress, width: int | None) -> list[Text]:
     """Return a line for each run that ended since the last update, with the cause where it failed.
 
-    The log's end follows the first failure of each cause. Labels are shortened to fit ``width``; None: they are not.
+    The log's end follows the first failure of each cause. On a terminal, many runs have a line only where there is no
+    result, so that the table stays in sight. Labels are shortened to fit ``width``; None: they are not.
     """
     lines = []
     finished = len(progress.watched) - len(progress.open) - len(progress.settled)
@@ -94,6 +96,8 @@ def news(progress: SweepProgress, width: int | None) -> list[Text]:
                 lines.append(Text("    " + "\n    ".join(details), style="dim"))
         else:
             score = progress.store.progress(run_id).get(progress.task.score)
+            if width and len(progress.watched) > MOST_LINES and score is not None:
+                continue  # the table has it
             result = "diverged" if score is None else f"{progress.task.shown} {score:.2f} %"
             lines.append(Text(f"{head}: {result}"))
     return lines

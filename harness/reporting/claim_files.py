@@ -11,7 +11,7 @@ from harness.reporting.claims import CLAIM, ERROR, CheckedClaim, Outcome, check_
 from harness.reporting.escape import escape_markdown
 from harness.reporting.tables.columns import Column, interval_text, spread_text, table_lines
 from harness.reporting.tables.formats import markdown_table
-from harness.reporting.tables.text import capitalised, images
+from harness.reporting.tables.text import capitalised, epochs, images
 from harness.spec.lines import PairNames
 from harness.store import files
 from harness.store.store import Store
@@ -93,9 +93,8 @@ def _columns() -> list[Column[Outcome]]:
 
 def _notes(checked: CheckedClaim) -> Iterator[str]:
     contents, claim = checked.comparison.contents, checked.claim
-    epochs = " or ".join(map(str, contents.epochs))
     yield (
-        f"{contents.name}: {contents.shown_dataset}{images(checked.comparison)}, {epochs} epochs. "
+        f"{contents.name}: {contents.shown_dataset}{images(checked.comparison)}, {epochs(contents)}. "
         f"{capitalised(contents.task.shown)} of the last epoch, differences in points, paired by seed, mean ± sample "
         f"std over {plural(len(claim.seeds), 'seed')}."
     )

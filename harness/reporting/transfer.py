@@ -1,4 +1,4 @@
-"""The table of a transfer: the linear probes of networks on another data set, a line for each method and pair."""
+"""The table of a transfer: the linear probes of networks on another dataset, a line for each method and pair."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ class ProbedNetwork:
     method: str  # "teacher" of a teacher
     settings: str  # networks with equal ones differ in their seeds only
     seed: int | None  # None: of a given teacher
-    same_data: bool  # whether it was trained on the data set that it is probed on
+    same_data: bool  # whether it was trained on the dataset that it is probed on
     result: TransferResult
 
 

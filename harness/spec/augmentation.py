@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from harness.errors import expected, shorten, unknown
+from harness.errors import expected, requirement, shorten, unknown
 from harness.phrases import plural
 from harness.spec.recipe import Closed, Count, Finite
 
@@ -57,7 +57,7 @@ class RandAugment(_Pixels):
 
 class AutoAugment(_Pixels):
     policy: Literal["imagenet", "cifar10", "svhn"] = Field(
-        "imagenet", description="the data set that the policy was found on"
+        "imagenet", description="the dataset that the policy was found on"
     )
 
 
@@ -80,7 +80,7 @@ class RandomErasing(Closed):
     mode: Literal["pixel", "constant"] = Field(
         "pixel", description="`pixel`: each value is drawn from a normal distribution; `constant`: it is `value`"
     )
-    value: Finite = Field(0.0, description="mode `constant`: the value, after normalisation: 0 is the data set's mean")
+    value: Finite = Field(0.0, description="mode `constant`: the value, after normalisation: 0 is the dataset's mean")
     area: Annotated[tuple[Finite, Finite], _between(0, 1)] = Field(
         (0.02, 1 / 3), description="least and largest share of the image that is erased"
     )
@@ -174,7 +174,7 @@ def _mistake(model: type[BaseModel], error: Any, name: str) -> str:
     elif error["type"] == "value_error":
         text = error["msg"].removeprefix("Value error, ")
     else:
-        text = f"{error['msg'].replace('Input should be', 'must be')}, found {shorten(error['input'])}"
+        text = f"{requirement(error['msg'])}, found {shorten(error['input'])}"
         text = text[0].lower() + text[1:]
     return f"{prefix}{' '.join(keys)} {text}" if keys else prefix + text
 

@@ -59,11 +59,18 @@ def task_of(name: str) -> TaskInfo:
 
 
 def size_advice(info: DatasetInfo, model: str) -> str:
-    """Return what to do about a model that does not take a dataset's images, for the end of a message."""
+    """Return what to do about a model that does not take a dataset's images, for the end of a message.
+
+    Channels cannot be changed, so that nothing is said about a model that takes others than the dataset has.
+    """
     entry, shape = CATALOG.get(model.partition("(")[0]), info.image_shape
-    if entry is None or shape is None or shape[0] != entry.image_shape[0]:
+    if entry is None or entry.image_shape[0] != (shape[0] if shape else CHANNELS):
         return ""
     side = entry.image_shape[1]
+    if shape is None:  # the recipe decides the size
+        return (
+            f"; set `image_size: {side}`, `eval_size: {side}` and `eval_resize: {side}` or a little more in the recipe"
+        )
     others = "a model of timm or torchvision, such as torchvision:resnet18"
     return f"; set `image_size: {side}` in the recipe, or take {others}"
 

@@ -1,4 +1,4 @@
-"""Listings of what a sweep file can name: methods, models, data sets and recipes. Imports no torch."""
+"""Listings of what a sweep file can name: methods, models, datasets and recipes. Imports no torch."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -26,9 +26,10 @@ def resolve(name: str, layers: dict[KeyPath, Method], document: Document) -> tup
         for key, value in layer.params.items():
             with collected(mistakes), document.place((*path, "params", key)):
                 if key not in source.hyper:
-                    text = unknown(f"hyper-parameter of {use}", key, source.hyper)
-                    own = "; they are the keyword-only arguments of its own `__init__`" * (not source.hyper)
-                    raise ValueError(f"{text}{own}")
+                    if source.hyper:
+                        raise ValueError(unknown(f"hyper-parameter of {use}", key, source.hyper))
+                    own = ": in a class of your own, they are the keyword-only arguments of `__init__`" * (":" in use)
+                    raise ValueError(f"{use} has no hyper-parameters, found {key!r}{own}")
                 params[key] = source.hyper[key].check(value)
         for term, weight in layer.weights.items():
             if term in weights:

@@ -96,12 +96,8 @@ class SweepSciences:
                     for name in pair.teacher_reference.models if key == "teacher" else (pair.student,):
                         models.check_images(name, self.info.name, shape)
                 except ValueError as e:
-                    if self.info.image_shape is None:  # the recipe decides
-                        text = f"{e} by `recipe.{size}`; set `image_size`, `eval_size` and `eval_resize` of the recipe"
-                        raise ValueError(text) from None
-                    if side is not None:
-                        raise ValueError(f"{e} by `recipe.{size}`") from None
-                    raise ValueError(f"{e}{datasets.size_advice(self.info, getattr(pair, key))}") from None
+                    by = "" if side is None and self.info.image_shape else f" by `recipe.{size}`"
+                    raise ValueError(f"{e}{by}{datasets.size_advice(self.info, getattr(pair, key))}") from None
 
     def initial_weights(self, i: int, of_backbone: str, of_classifier: str) -> dict[str, Any]:
         """Return the science of the weights that a network starts from; nothing where there are none.

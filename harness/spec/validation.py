@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from harness.errors import expected, raise_mistakes, shorten, unknown
+from harness.errors import expected, raise_mistakes, requirement, shorten, unknown
 from harness.phrases import plural
 from harness.spec.recipe import Closed
 from harness.spec.schema import NAME_PATTERN, Method, Recipe
@@ -81,7 +81,7 @@ def message(model: type[BaseModel], place: KeyPath, errors: list[ErrorDetails]) 
         return _unknown_key(model, place)
     if error["type"] == "missing":
         if isinstance(error["loc"][-1], int):
-            return f"expected {error['loc'][-1] + 1} values or more, found {shorten(value)}"
+            return f"expected at least {error['loc'][-1] + 1} values, found {shorten(value)}"
         return "is required and missing"
     if all(kind in EXPECTED and e["type"].endswith(WRONG_TYPE) for kind, e in zip(kinds, errors, strict=True)):
         words = " or ".join(dict.fromkeys(EXPECTED[kind] for kind in kinds))
@@ -104,7 +104,7 @@ def message(model: type[BaseModel], place: KeyPath, errors: list[ErrorDetails]) 
     text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if error["type"] == "value_error":
         return text
-    text = text.replace("Input should be", "must be")
+    text = requirement(text)
     return f"{text[0].lower()}{text[1:]}, found {shorten(value)}"
 
 

@@ -150,7 +150,7 @@ class Store:
         return self.all_tunings / sweep / "tuned.yaml"
 
     def transfer(self, network: str, target: str, version: str) -> Path:
-        """The linear probe of a network on a target data set with this content."""
+        """The linear probe of a network on a target dataset with this content."""
         return self.transfers / file_name(target, version[:16]) / f"{network}.json"
 
     def table_folder(self, sweep: str) -> Path:

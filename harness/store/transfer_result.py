@@ -1,4 +1,4 @@
-"""The kept result of a linear probe: how a trained network's features serve another data set."""
+"""The kept result of a linear probe: how a trained network's features serve another dataset."""
 
 from dataclasses import asdict, dataclass
 
@@ -10,12 +10,12 @@ PROTOCOL = 1  # raised when the same network and images would get other numbers
 
 @dataclass(frozen=True)
 class TransferResult:
-    """A linear probe of one network on a target data set. Accuracies are in %."""
+    """A linear probe of one network on a target dataset. Accuracies are in %."""
 
     __pydantic_config__ = json_files.CLOSED
     network: str  # the run's id, or what tells a given teacher's weights from others
     weights_sha256: str
-    target: str  # the data set's name
+    target: str  # the dataset's name
     version: str  # of its content
     protocol: int
     train_images: int

@@ -1,6 +1,6 @@
 """A job on a node: it trains packs, from their runs' ids to their records. It needs the store but no driver.
 
-Packs of several seeds share the process, the data set and the teacher, which is loaded and evaluated once. Each has its
+Packs of several seeds share the process, the dataset and the teacher, which is loaded and evaluated once. Each has its
 own data order, teacher's forward passes, random numbers and checkpoints: a run ends as if its pack were alone.
 """
 
@@ -176,7 +176,7 @@ def _by_threads(order: JobOrder, store: Store, run_ids: list[str]) -> list[tuple
 
 @dataclass
 class _Packs:
-    """Packs that differ in their seeds only, with what they share: the data set, the task and the teacher."""
+    """Packs that differ in their seeds only, with what they share: the dataset, the task and the teacher."""
 
     order: JobOrder
     store: Store

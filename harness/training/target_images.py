@@ -1,4 +1,4 @@
-"""The images of the data set that a frozen network is probed on, and its features of them."""
+"""The images of the dataset that a frozen network is probed on, and its features of them."""
 
 from collections.abc import Callable
 from itertools import chain
@@ -28,7 +28,7 @@ class Features(NamedTuple):
 
 
 class TargetImages:
-    """The training and the test images of a data set, without augmentation, in the size that ``recipe`` states."""
+    """The training and the test images of a dataset, without augmentation, in the size that ``recipe`` states."""
 
     def __init__(self, dataset: DatasetChoice, recipe: Recipe, folder: Path | None):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -6,14 +6,17 @@ that file's content. `diff` blocks are applied to the harness's files. `text` bl
 """
 
 import contextlib
+import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -46,15 +49,19 @@ def blocks(page: str) -> list[Block]:
     return page_blocks
 
 
-def run_page(page: str, folder: Path, packages: Path = REPO) -> None:
-    """Run a page's blocks. ``packages`` is the folder of the harness and the methods that its commands run."""
+def run_page(page: str, folder: Path, packages: Path = REPO, shorter: Mapping[str, str] = {}) -> None:  # noqa: B006
+    """Run a page's blocks. ``packages`` is the folder of the harness and the methods that its commands run.
+
+    ``shorter``: texts of its sweep files, with what stands in their place to save time.
+    """
     os.symlink(REPO / "benchmarks", folder / "benchmarks")
     path = os.pathsep.join((str(Path(executable()).parent), str(Path(sys.executable).parent), os.environ["PATH"]))
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(packages), "CUDA_VISIBLE_DEVICES": ""}
     for number, block in enumerate(blocks(page)):
         if block.language == "yaml":
             file = folder / (block.file or f"block{number}.yaml")
-            file.write_text(block.text, encoding="utf-8")
+            text = functools.reduce(lambda text, change: text.replace(*change), shorter.items(), block.text)
+            file.write_text(text, encoding="utf-8")
             if packages == REPO:
                 with contextlib.chdir(folder):
                     planned = run_command("sweep", file, "--plan", "--results", folder / "unused")
@@ -83,6 +90,12 @@ def run_page(page: str, folder: Path, packages: Path = REPO) -> None:
                 assert (result.returncode, result.stdout, result.stderr) == (2, "", f"{message}\n")
         else:
             assert block.language == "sh", f"{page}: a block in {block.language or 'no language'}"
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a printed comparison, without the column that is there while a test finds no difference."""
+    without = re.sub(r"to\s+tell|seeds to tell.*|over 10,000|(?<=\n)\s+seeds(?=\n)", "", text)
+    return re.findall(r"[A-Za-z_]{2,}", without)
 
 
 RUN = (
@@ -116,8 +129,16 @@ def test_pages_on_a_finished_store_run(finished: Bench, page: str, tmp_path: Pat
     run_page(page, tmp_path)
 
 
-def test_the_readme_runs(tmp_path: Path) -> None:
-    run_page("README.md", tmp_path)
+def test_the_readme_runs_and_shows_what_its_sweep_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorter = {"recipe: digits_quick": "recipe: {base: digits_quick, epochs: 2}", "seeds: 5": "seeds: 3"}
+    assert all(text in (REPO / "README.md").read_text() for text in shorter)
+    run_page("README.md", tmp_path, shorter=shorter)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    with mock.patch("harness.console.terminal.PrintableStream.isatty", lambda _: True, create=True):
+        printed = run_command("sweep", "small.yaml")
+    (shown,) = (block.text for block in blocks("README.md") if block.language == "text")
+    assert words(printed.out) == words(shown), "numbers depend on the processor and on the epochs"
     for folder in ("results/tables/small", "tables/small"):
         assert {p.suffix for p in (tmp_path / folder).iterdir()} == {
             ".md",

@@ -154,7 +154,7 @@ WRONG_FILES = {
     ),
     "std of 0": (
         put("pairs", 0, "teacher_weights", {"file": "file", "mean": 0.5, "std": 0}),
-        "pairs.0.teacher_weights.std.0: must be greater than or equal to 0.000001, found 0",
+        "pairs.0.teacher_weights.std.0: must be at least 0.000001, found 0",
     ),
     "channels": (
         put("pairs", 0, "teacher_weights", {"file": "file", "mean": [0.5, 0.5, 0.5], "std": 0.5}),
@@ -266,7 +266,7 @@ def test_wrong_input_of_evaluate(home: Path) -> None:
     assert "dataset 'cifar100' needs data" in evaluate(dataset="cifar100", model="resnet20")
     assert "digits_net_w4 is for 1x8x8 images, dataset cifar100 has 3x32x32" in evaluate(dataset="cifar100")
     assert "digits_net_w4 is for 1x8x8 images, dataset digits has 1x32x32" in evaluate(size=32)
-    assert "--resize means nothing for digits" in evaluate(resize=32)
+    assert "--resize has no effect on digits" in evaluate(resize=32)
     result = run_command("evaluate", "--run", "abc", "--size", 32, "--mean", "0.5")
     assert "--size and --mean: for --weights; a run states them" in result.error
     contents: dict[str, Any] = {

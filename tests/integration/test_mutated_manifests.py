@@ -1,4 +1,4 @@
-"""Mutated manifests of prepared data sets give no traceback, exit code 0 or 2, and one message that names the file."""
+"""Mutated manifests of prepared datasets give no traceback, exit code 0 or 2, and one message that names the file."""
 
 import json
 import random
@@ -27,7 +27,7 @@ FOLDERS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with two prepared data sets and sweeps of them."""
+    """Return a folder with two prepared datasets and sweeps of them."""
     home = tmp_path_factory.mktemp("mutated")
     for part in ("train", "val"):
         for label, name in enumerate(("ant", "bee")):

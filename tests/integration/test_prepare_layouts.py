@@ -187,7 +187,7 @@ def test_a_share_of_each_class_is_held_out(tree: Path, tmp_path: Path) -> None:
 
 def test_nothing_more_is_held_out_where_test_images_are(tree: Path) -> None:
     assert refused(tree, "--val-share", 0.25) == (
-        f"--val-share: {tree}/val is there already, to evaluate on; leave --val-share out"
+        f"--val-share: {tree}/val exists already and is evaluated on; leave --val-share out"
     )
     (tree / "train.parquet").touch()
     shutil.rmtree(tree / "val")

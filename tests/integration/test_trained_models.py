@@ -114,7 +114,7 @@ def test_an_export_computes_what_the_run_does(bench: Bench, to: str, tmp_path: P
     command = ("export", run_id, "--to", to, "--out", out, "--epoch", "best", "--json")
     result = json.loads(run_command(*command).out)
     assert result["differences"] == {"random": 0.0, "real": 0.0} and out.exists()
-    assert "is there already; --force replaces it" in run_command(*command).error
+    assert "exists already; --force replaces it" in run_command(*command).error
     assert run_command(*command, "--force").code == 0
     if to == "torchscript":
         images = torch.rand(3, 1, 8, 8)

@@ -428,7 +428,7 @@ def test_wrong_names_and_addresses_at_evaluate(home: Path) -> None:
     assert evaluate("ftp://h/t.pth").startswith("--weights ftp://h/t.pth: expected an https address")
     assert evaluate("timm:resnet18.none").startswith("--weights timm:resnet18.none: timm has no loadable weights")
     assert evaluate("t.pth") == "--weights t.pth: no such file"
-    assert evaluate("t.pth", "--mean", "0.5", "--std", "0").startswith("--std 0: must be greater than or equal to ")
+    assert evaluate("t.pth", "--mean", "0.5", "--std", "0").startswith("--std 0: must be at least ")
     assert evaluate("t.pth", "--key", "") == "--key : expected text, found ''"
     assert list(home.iterdir()) == []
     (home / "teacher.pth").touch()

@@ -63,7 +63,7 @@ def test_drawn_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         records.write_record(planned.store, row(run_id, 60.0 + i, 61.0 + i, **known))
     result = run_command("report", "small.yaml", "--out", "figures", "--figures", "figures")
     drawn = {path for line in result.out.split() if (path := Path(line)).suffix in (".svg", ".pdf")}
-    expected = ["capacity_gap_digits_net_w4"]
+    expected = ["gap", "capacity_gap_digits_net_w4"]
     for teacher in TEACHERS[:2]:
         pair = f"{teacher}_digits_net_w4"
         expected += [f"{kind}_{pair}" for kind in ("pareto", "curves", "losses")]

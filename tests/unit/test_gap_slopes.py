@@ -213,7 +213,7 @@ def test_the_command_prints_slopes_and_verdicts(finished: Path) -> None:
     assert gap["gains"][0]["over_teachers"]["p"] <= gap["gains"][0]["over_teachers"]["p_holm"]
     assert "--json goes with --gap" in run_command("report", "gap.yaml", "--json").error
     assert "what writes files" in run_command("report", "gap.yaml", "--gap", "--json", "--out", "paper").error
-    assert "select of a sweep file: name it" in run_command("report", "--only", "seed=0").error
+    assert "select the runs of a sweep file: name the file" in run_command("report", "--only", "seed=0").error
     assert "give it without --paper" in run_command("report", "gap.yaml", "--gap", "--paper").error
     assert "three teachers of different known sizes" in run_command("report", "pair.yaml", "--gap").error
 

@@ -189,8 +189,8 @@ def test_planning_imports_neither_and_reports_what_is_unknown(tmp_path: Path) ->
     )
     result = process("-c", program, "sweep", file, "--plan", "--results", tmp_path / "r", cwd=REPO)
     assert result.code == 0 and result.err == "", result
-    assert "time unknown: 3 runs (teacher timm:resnet34 / seed 0, " in result.out
-    assert "disk unknown: 3 runs (teacher timm:resnet34 / seed 0, " in result.out
+    assert "time unknown: 3 runs (teacher timm:resnet34 / seed 0 and 2 more)" in result.out
+    assert "disk unknown: 3 runs (teacher timm:resnet34 / seed 0 and 2 more)" in result.out
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -190,3 +190,18 @@ def test_a_queue_that_is_rewritten_is_read_again(tmp_path: Path) -> None:
     queues._next_look = 0.0
     queues.update()
     assert queues.at_once == 5
+
+
+def test_of_many_runs_a_terminal_keeps_the_lines_without_a_result(tmp_path: Path) -> None:
+    progress, queues, _ = queued(tmp_path, seeds=11)
+    record(progress.planned, teacher(progress.planned), own=5.0)
+    for seed in range(11):
+        student, kd = runs(progress.planned, seed)
+        record(progress.planned, student, own=30.0, job=seed)
+        progress.store.run(student).mkdir(parents=True, exist_ok=True)
+        progress.store.write_progress(student, stage="main", epoch=1, epochs=2, fraction=1.0, top1=70.0)
+        progress.store.write_failure(kd, "code", "ValueError: no", "", "log")
+    progress.update(queues)
+    assert len(news(progress, None)) == 23 and any("top-1 70.00 %" in line.plain for line in news(progress, None))
+    lines = [line.plain for line in news(progress, 80)]
+    assert sum("FAILED" in line for line in lines) == 11 and not any("top-1" in line for line in lines)

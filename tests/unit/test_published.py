@@ -493,3 +493,10 @@ def test_tables_are_not_current_after_published_numbers_changed(monkeypatch: pyt
     Path("newer.csv").touch()
     monkeypatch.setattr(published_numbers, "published_file", lambda dataset: Path("newer.csv"))
     assert not table_folder.tables_are_current(contents, store, folder)
+
+
+def test_a_recipe_with_other_epochs_is_called_so_without_their_number() -> None:
+    recipe = dict(published_table._recipe("digits_quick"))
+    assert published_table.recipe_name(recipe) == "digits_quick"
+    assert published_table.recipe_name({**recipe, "epochs": 3}) == "digits_quick with other epochs"
+    assert published_table.recipe_name({**recipe, "lr": 0.1}) == "digits_quick with lr 0.1"

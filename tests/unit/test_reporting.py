@@ -411,7 +411,7 @@ def test_a_finished_sweep_prints_its_table_again_and_only_json_on_request(home: 
     result = run_command("sweep", "small.yaml")
     assert result.code == 0
     assert result.out.startswith(Path("results/tables/small/table.md").read_text())
-    assert "Tables (.md, .tex, .csv, .html) and records.parquet: results/tables/small/\n" in result.err
+    assert "records.parquet" in result.err and ".tex" in result.err
     result = run_command("sweep", "small.yaml", "--json")
     assert (result.code, result.err) == (0, "")
     document = json.loads(result.out)

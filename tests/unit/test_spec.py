@@ -163,7 +163,7 @@ BASE: dict[str, Any] = {
             ("pairs", 0, "recipe"),
             {"crop_area": [0.5]},
             "pairs.0.recipe.crop_area",
-            "expected 2 values or more",
+            "expected at least 2 values",
         ),
         (("methods", "kd", "weights"), {"kd": True}, "methods.kd.weights", "expected a number, found {'kd': True}"),
         (

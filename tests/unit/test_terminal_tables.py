@@ -170,7 +170,7 @@ def test_commands_print_the_fitted_table_on_a_terminal(tmp_path: Path, monkeypat
     one_seed()  # whose runs all have a record
     plain = on_terminal(120, "harness.sweep", "small.yaml", "--no-check", NO_COLOR="1")
     assert "+2.10" in plain and "| kd" not in plain and "[32m" not in plain
-    assert "Settings of each line: python -m harness.report small.yaml --results results --settings\n" in plain
+    assert "python -m harness.report small.yaml --settings\n" in plain
 
 
 def test_a_pipe_gets_markdown_and_the_causes_of_failures_beside_it(

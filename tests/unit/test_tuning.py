@@ -141,10 +141,10 @@ def test_a_longer_tuning_begins_with_the_same_trials(bench: Bench) -> None:
     before = bench.log()
     bench.trained.clear()
     result = bench.tune("--no-final", "--set", "tune.together=3")
-    assert "starts afresh" not in result.err
+    assert "starts again" not in result.err
     bench.sweep = {**SWEEP, "tune": {"trials": 6, "together": 3}}
     result = bench.tune("--no-final")
-    assert "starts afresh" in result.err
+    assert "starts again" in result.err
     aside = bench.store.tuning(f"small-{before.identity[:8]}")
     assert json_files.read_checked(TuningLog, aside) == before and str(aside) in result.err
     assert [t.settings for t in bench.log().trials if t.number < 5] == [t.settings for t in before.trials]

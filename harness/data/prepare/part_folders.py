@@ -83,7 +83,7 @@ def find_only_part(source: Path) -> Path:
     """
     root = _root(source)
     if test := _test(root):
-        raise UserError(f"--val-share: {test} is there already, to evaluate on; leave --val-share out")
+        raise UserError(f"--val-share: {test} exists already and is evaluated on; leave --val-share out")
     train, folders = _named(root, TRAIN), subfolders(root)
     if train and _has_classes(train):
         return train

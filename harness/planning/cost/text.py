@@ -21,7 +21,7 @@ def estimate_lines(estimate: Estimate, cluster: bool = False) -> list[str]:
         )
     if estimate.left_bytes and estimate.peak_bytes:
         stays = format_interval(estimate.left_bytes, format_bytes)
-        lines.append(f"disk: {stays} stays, at most {format_bytes(estimate.peak_bytes)} at a time")
+        lines.append(f"disk: {stays} in the end, at most {format_bytes(estimate.peak_bytes)} meanwhile")
     if estimate.runs_of_unknown_size:
         lines.append(f"disk unknown: {_runs(estimate.runs_of_unknown_size)}")
     return lines
@@ -59,4 +59,4 @@ def _source(basis: Basis) -> str:
 
 
 def _runs(labels: Collection[str]) -> str:
-    return f"{plural(len(labels), 'run')} ({some(labels)})"
+    return f"{plural(len(labels), 'run')} ({some(labels, shown=1)})"

@@ -9,7 +9,7 @@ from types import ModuleType
 from harness.errors import UserError
 from harness.reporting.comparison import Comparison
 from harness.reporting.curves import Curves, load_curves
-from harness.reporting.figures import capacity_gap, fidelity, pareto, training, tuning
+from harness.reporting.figures import capacity_gap, fidelity, gains, pareto, training, tuning
 from harness.reporting.figures.style import FORMATS, Drawing, write_drawing
 from harness.reporting.tuning import read_tuning
 from harness.spec.tasks import TaskInfo
@@ -46,7 +46,8 @@ def write_figures(comparison: Comparison, store: Store, folder: Path) -> list[Pa
 
 
 def _drawings(comparison: Comparison, store: Store) -> Iterator[Drawing]:
-    """Yield the same as ``drawings``, and those of the tuning; one pair's curves are in memory at a time."""
+    """Yield the same as ``drawings``, the gains and those of the tuning; one pair's curves are in memory at a time."""
+    yield from gains.drawings(comparison)
     if comparison.contents.tuning:
         yield from tuning.drawings(read_tuning(store, comparison.contents.name))
     yield from pareto.drawings(comparison)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.hardware import is_gpu
+from harness.phrases import plural
 from harness.reporting.aggregation import SeedRuns
 from harness.reporting.comparison import BASELINE, REFERENCE, Spread
 from harness.reporting.published.table import recipe_name
@@ -140,8 +141,10 @@ def _protocol(science: Science, dataset: str, train_size: int, evaluated_on: str
     text = canonical({"dataset": as_json(science.dataset), "protocol": science.protocol, "recipe": recipe, **start})
     held_out = evaluated_on == "validation"
     on = f"{evaluated_size:,} {_EVALUATED_ON[evaluated_on]}"
-    epochs = " of ".join(str(n) for n in (recipe["stop_epoch"], recipe["epochs"]) if n)
-    label = f"{_name(canonical(recipe))}, {epochs} epochs, {train_size:,} training images, {on}"
+    stop = f"{recipe['stop_epoch']} of " if recipe["stop_epoch"] else ""
+    label = (
+        f"{_name(canonical(recipe))}, {stop}{plural(recipe['epochs'], 'epoch')}, {train_size:,} training images, {on}"
+    )
     if science.start:
         label += f", from weights {science.start.weights_id[:12]}"
     return Protocol(_short(text), dataset, label, held_out)

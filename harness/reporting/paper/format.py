@@ -15,8 +15,9 @@ MOST_COLUMNS = 7  # side by side on a page's width; CRD's tables have six and se
 SIZES = "teacher's parameters"
 RUNS = "Runs behind each cell, and the command that trains them"
 RUNS_NOTE = (
-    "A command plans the runs that stand over it and, where it is trained here, their teacher's. It trains those of "
-    "which the store has no record; with --results and another folder, all. Add --data and --cluster as needed."
+    "Each command trains the runs named above it, and first their teacher if it is trained here. Runs that have a "
+    "record in the store are not trained again; to train all again, name an empty folder with --results. Add --data "
+    "and --cluster as needed."
 )
 
 Block = list[tuple[int, Column]]  # columns side by side, each with its position in the table

@@ -7,6 +7,7 @@ from harness.reporting.comparison import Comparison
 from harness.reporting.published.table import recipe_name
 from harness.reporting.tables.text import (
     capitalised,
+    epochs,
     images,
     method_notes,
     reading_notes,
@@ -27,7 +28,10 @@ def notes(comparison: Comparison, metrics: Sequence[str], seeds: int | None, pub
     yield _protocol(comparison, metrics, seeds)
     yield _teachers(comparison)
     yield from teacher_notes(comparison)
-    yield "Bold: a column's best distilled student, underlined: the second, as printed; equal ones share it."
+    yield (
+        "Bold: the best distilled student of a column; underlined: the second best. Numbers are compared as they are "
+        "printed, and equal ones are marked alike."
+    )
     if any(row.tested for row in comparison.rows):
         tested = f"{capitalised(metrics[0])} is the only metric tested; a" if len(metrics) > 1 else "A"
         yield f"{stars_note(contents.baseline)} {tested} mark says that there is a difference, of either sign."
@@ -48,17 +52,16 @@ def notes(comparison: Comparison, metrics: Sequence[str], seeds: int | None, pub
 
 def _protocol(comparison: Comparison, metrics: Sequence[str], seeds: int | None) -> str:
     contents = comparison.contents
-    epochs = " or ".join(map(str, contents.epochs))
     changed = {change.line for change in contents.recipe_changes}  # which have a note of their own
     usual = next((text for line, text in comparison.sciences.items() if line not in changed), None)
     recipe = "" if usual is None else f", recipe {recipe_name(Science.from_text(usual).recipe.model_dump(mode='json'))}"
     over = "no result yet"
     if seeds is not None:
         over = "of one seed" if seeds == 1 else f"mean ± sample std over {seeds} seeds"
-        over += ", or of as many as stand in brackets"
+        over += "; another number of seeds stands in brackets"
     what = capitalised(", ".join(metrics[:-1]) + " and " * (len(metrics) > 1) + metrics[-1])
     return (
-        f"{contents.name}: {contents.shown_dataset}{images(comparison)}, {epochs} epochs{recipe}. "
+        f"{contents.name}: {contents.shown_dataset}{images(comparison)}, {epochs(contents)}{recipe}. "
         f"{what} in % after the last epoch, {over}."
     )
 
@@ -69,10 +72,10 @@ def _teachers(comparison: Comparison) -> str:
     several = [text for text in texts if len(TeacherReference.parse(text).teachers) > 1]
     trained = dict.fromkeys(cell.teacher for cell in cells if cell.teacher_run)
     given = dict.fromkeys(c.teacher for c in cells if not c.teacher_run and c.teacher not in several)
-    sources = [f"trained here, one for all seeds: {', '.join(trained)}"] if trained else []
-    sources += [f"from given weights: {', '.join(given)}"] if given else []
-    sources += [f"several, by the mean of their logits: {', '.join(several)}"] if several else []
-    return f"Teachers are measured here; {'; '.join(sources)}."
+    sources = [f"Trained here, one for all seeds: {', '.join(trained)}"] if trained else []
+    sources += [f"From given weights: {', '.join(given)}"] if given else []
+    sources += [f"Several teachers, whose logits are averaged: {', '.join(several)}"] if several else []
+    return f"The teachers' accuracy is measured here, not taken from papers. {'. '.join(sources)}."
 
 
 def _missing(comparison: Comparison) -> Iterator[str]:

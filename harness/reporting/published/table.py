@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
+from harness.phrases import plural
 from harness.reporting.comparison import BASELINE, Comparison, Row
 from harness.reporting.published.numbers import Number, Protocol, PublishedNumbers
 from harness.reporting.statistics import Verdict, verdict
@@ -209,14 +210,14 @@ def protocol_differences(
     if protocol.framework:
         steps = f" of {recipe['epoch_steps']:,} steps" if recipe.get("epoch_steps") else ""
         yield (
-            f"ours trained by this harness for {recipe['epochs']} epochs{steps}, theirs by {protocol.framework}, "
-            f"{protocol.schedule}"
+            f"ours trained by this harness for {plural(recipe['epochs'], 'epoch')}{steps}, theirs by "
+            f"{protocol.framework}, {protocol.schedule}"
         )
         return
     if not protocol.epochs:
         yield "their number of epochs is not stated"
     elif protocol.epochs != str(recipe["epochs"]):
-        yield f"ours trained for {recipe['epochs']} epochs, theirs for {protocol.epochs}"
+        yield f"ours trained for {plural(recipe['epochs'], 'epoch')}, theirs for {protocol.epochs}"
     if not protocol.recipe:
         yield "their recipe is not known to be one of ours"
         return
@@ -293,7 +294,10 @@ def _recipe(name: str, change: tuple[tuple[str, str], ...] = ()) -> Mapping[str,
 
 
 def recipe_name(recipe: Mapping[str, Any]) -> str:
-    """Return the name of the shipped recipe that equals this one, or differs from it in one setting."""
+    """Return the name of the shipped recipe that equals this one, or differs from it in one setting.
+
+    Other epochs are only called so, as their number stands beside the name wherever it is shown.
+    """
     near = "of its own"
     for path in sorted(SHIPPED_RECIPES.glob("*.yaml")):
         theirs = _recipe(path.stem)
@@ -301,7 +305,8 @@ def recipe_name(recipe: Mapping[str, Any]) -> str:
         if not other:
             return path.stem
         if len(other) == 1:
-            near = f"{path.stem} with {other[0]} {_plain(recipe.get(other[0]))}"
+            change = "other epochs" if other == ["epochs"] else f"{other[0]} {_plain(recipe.get(other[0]))}"
+            near = f"{path.stem} with {change}"
     return near
 
 

@@ -40,10 +40,13 @@ def print_table(comparison: Comparison, store: Store, name: str, settings: bool,
         _print_settings(comparison)
 
 
-def print_comparison(comparison: Comparison, store: Store) -> None:
-    """Print a comparison on a terminal, with the published numbers for its pairs and the causes of failed runs."""
+def print_comparison(comparison: Comparison, store: Store, with_ranks: bool = True) -> None:
+    """Print a comparison on a terminal, with the published numbers for its pairs and the causes of failed runs.
+
+    ``with_ranks``: and with the methods' ranks over its pairs.
+    """
     published, failed = table_folder.published_for(comparison), FailedRuns.of(comparison, store)
-    _print_lines(terminal.comparison_lines(comparison, published, failed, _width()))
+    _print_lines(terminal.comparison_lines(comparison, published, failed, _width(), with_ranks))
 
 
 def _print_fidelity(comparison: Comparison) -> None:

@@ -39,7 +39,7 @@ class _Layout:
 
 
 def comparison_lines(
-    comparison: Comparison, published: PublishedTable | None, failed: FailedRuns, width: int
+    comparison: Comparison, published: PublishedTable | None, failed: FailedRuns, width: int, with_ranks: bool = True
 ) -> Iterator[Text]:
     """Yield the tables of a comparison, with the published numbers for its pairs and the causes of failed runs."""
     yield from title_lines(comparison, width)
@@ -48,8 +48,10 @@ def comparison_lines(
     yield from _legend(comparison, width)
     yield from _notes(comparison, failed, width)
     for section in islice(text.sections(comparison, published), 1, None):
-        yield Text()
         ranks = section.title == text.RANKS
+        if ranks and not with_ranks:
+            continue
+        yield Text()
         pairs = f" ({section.lines[1][0]})" if ranks else ""
         yield Text(printable(section.title + pairs), style="bold")
         note = _rank_note(comparison) if ranks else _PUBLISHED_NOTE

@@ -187,7 +187,7 @@ def method_notes(row: Row) -> Iterator[str]:
     if student != evaluated:
         yield f"{row.line}: the method stays in the model: {evaluated:,} parameters, the student has {student:,}."
     for text, count in row.warnings:
-        yield f"{row.line}: {_one_line(text)} ({count} of {len(row.run_ids)} runs)."
+        yield f"{row.line}: {_one_line(text)} ({count} of {plural(len(row.run_ids), 'run')})."
 
 
 def _test_notes(comparison: Comparison) -> Iterator[str]:

@@ -75,7 +75,11 @@ def _known_model(name: str) -> str:
         near = [*library_models.library_models_called(name)]
         near += difflib.get_close_matches(name[:200], [*known, *models.ALIASES])
         examples = ", ".join(example for task in CATALOG.values() for example in task.examples)
-        hint = f"nearest: {', '.join(near)}" if near else f"expected such as {examples}"
+        hint = (
+            f"nearest: {', '.join(near)}"
+            if near
+            else f"expected such as {examples}; `python -m harness.list models` has all"
+        )
         module, dot, last = name.rpartition(".")
         is_dotted = dot and all(part.isidentifier() for part in name.split("."))
         own = f"; is it your own? write {module}:{last}" if is_dotted else ""

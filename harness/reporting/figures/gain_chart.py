@@ -1,0 +1,77 @@
+"""The same gains in plain characters, for a terminal of 80 columns without colours."""
+
+from typing import NamedTuple
+
+from harness.reporting.comparison import Comparison, Row
+from harness.reporting.figures.gains import gains_by_pair
+from harness.reporting.statistics import Interval
+from harness.reporting.tables.columns import stars
+
+WIDTH, LONGEST_NAME = 80, 24  # characters
+
+
+class _Axis(NamedTuple):
+    low: float
+    high: float
+    width: int  # characters
+
+    @classmethod
+    def of(cls, rows: list[Row], width: int) -> "_Axis":
+        """Return the axis that shows 0 and every value."""
+        values = [0.0]
+        for row in rows:
+            ends, gain = _interval(row), row.to_baseline
+            values += [ends.low, ends.high] if ends else [gain.mean] if gain else []
+        low, high = min(values), max(values)
+        return cls(low, high if high > low else low + 1.0, width)
+
+    def place(self, value: float) -> int:
+        return round((value - self.low) / (self.high - self.low) * (self.width - 1))
+
+    def labels(self) -> str:
+        """Return a line with the lowest value, 0 and the highest under their places, as far as they fit."""
+        line = ""
+        for value in sorted({self.low, 0.0, self.high}):
+            text = f"{value:+.1f}" if value else "0"
+            start = min(max(0, self.place(value) - len(text) // 2), self.width - len(text))
+            if not line or start > len(line):
+                line = line.ljust(start) + text
+        return line
+
+
+def gain_chart(comparison: Comparison) -> str:
+    """Return a line for each method and pair: its mean gain and where that and its interval lie; "" without gains."""
+    contents, pairs = comparison.contents, gains_by_pair(comparison)
+    rows = [row for of_pair in pairs.values() for row in of_pair]
+    if not rows:
+        return ""
+    margin = min(max(len(row.method) for row in rows), LONGEST_NAME) + 14
+    axis = _Axis.of(rows, WIDTH - margin)
+    lines = [
+        f"Gain over {contents.baseline} in points of {contents.task.shown}. o: mean over seeds, -: its 95 % interval."
+    ]
+    for pair, of_pair in pairs.items():
+        lines += ["", str(pair)]
+        for row in of_pair:
+            gain = f"{row.to_baseline.mean:+.2f} {stars(row.tested):3}" if row.to_baseline else ""
+            lines.append(f"  {_shortened(row.method):{margin - 14}} {gain:>10} {_drawn(row, axis)}".rstrip())
+    return "\n".join([*lines, " " * margin + axis.labels()]) + "\n"
+
+
+def _interval(row: Row) -> Interval | None:
+    return row.tested.interval if row.tested else None
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 2] + ".."
+
+
+def _drawn(row: Row, axis: _Axis) -> str:
+    cells = [" "] * axis.width
+    if ends := _interval(row):
+        first, last = axis.place(ends.low), axis.place(ends.high)
+        cells[first : last + 1] = "-" * (last + 1 - first)
+    cells[axis.place(0.0)] = "|"
+    if row.to_baseline:
+        cells[axis.place(row.to_baseline.mean)] = "o"
+    return "".join(cells)
