@@ -1,6 +1,8 @@
 """Text for people on stderr, next to what a command prints for programs on stdout, and what a terminal may be sent."""
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -64,5 +66,15 @@ def rough_duration(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    """Print a line for people on stderr."""
+    """Print lines for people on stderr: on a terminal wrapped at words, but for commands, which are to be copied."""
+    if sys.stderr.isatty():
+        columns = shutil.get_terminal_size().columns
+        text = "\n".join(line if "python -m" in line else _wrapped(line, columns) for line in text.split("\n"))
     print(text, file=sys.stderr, flush=True)
+
+
+def _wrapped(line: str, columns: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(
+        line, max(columns, 20), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )

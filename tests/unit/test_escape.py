@@ -225,3 +225,15 @@ def test_status_and_watch_print_no_control_character(tmp_path: Path, monkeypatch
         result = run_command("status", "s.yaml", *options)
         assert result.code == 0 and is_visible(result.out) and is_visible(result.err), options
     assert other in run_command("status", "s.yaml").out
+
+
+def test_lines_for_people_wrap_at_words_on_a_terminal_and_commands_do_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "a line of words that is longer than forty columns\n  python -m harness.report a_long_sweep.yaml --draw"
+    monkeypatch.setenv("COLUMNS", "40")
+    say(text)
+    assert capsys.readouterr().err == text + "\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    say(text)
+    assert capsys.readouterr().err.split("\n")[:2] == ["a line of words that is longer than", "  forty columns"]

@@ -218,7 +218,7 @@ def seeds_to_tell_text(row: Row) -> str:
         return "no test" if row.to_baseline and row.to_baseline.n > 1 else ""
     if row.tested.p_holm < ERROR:
         return ""
-    return f"over {MOST_SEEDS:,}" if row.seeds_to_tell is None else str(row.seeds_to_tell)
+    return f"over {MOST_SEEDS:,}" if row.seeds_to_tell is None else f"{row.seeds_to_tell:,}"
 
 
 def stars(tested: Difference | None) -> str:
