@@ -29,7 +29,7 @@ from harness.store.store import Store
 from harness.tracking.tracked_run import FINAL, Key, Point, RunFacts, State, TrackedRun, Tracker
 
 POLL_SECONDS = 1.0
-_NOT_SHOWN = ("run_id", "status", "science", "curves", "started_at", "finished_at")
+_IN_SETTINGS = ("schema_version", "seed", "epochs")  # numbers of a record that are no results
 
 
 @dataclass
@@ -181,7 +181,7 @@ def recorded_facts(row: Mapping[str, Any]) -> RunFacts:
 def _numbers(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Yield the numbers of a record besides its curves: last and best metrics, costs, sizes."""
     for name, value in row.items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and name not in _NOT_SHOWN:
+        if isinstance(value, int | float) and not isinstance(value, bool) and name not in _IN_SETTINGS:
             yield name, float(value)
 
 

@@ -50,7 +50,7 @@ class WeightsAndBiases:
 
     def end(self, run: TrackedRun, facts: RunFacts) -> None:
         opened = self._runs.pop(run)
-        opened.summary.update({"status": facts.state} | ({"cause": facts.cause} if facts.cause else {}))
+        opened.summary.update({"status": facts.state.value} | ({"cause": facts.cause} if facts.cause else {}))
         opened.finish(exit_code=1 if facts.state in (State.FAILED, State.RUNNING) else 0)
         (Path(opened.dir).parent / _STATE).write_text(facts.state)
 
@@ -61,7 +61,7 @@ def _state(folder: Path) -> str:
 
 
 def _settings() -> Any:
-    """Return the settings of a run: nothing of this machine, its code or its output goes into the files."""
+    """Return the settings of a run: of this machine, its code and its output, only the host's name is kept."""
     import wandb
 
     return wandb.Settings(
