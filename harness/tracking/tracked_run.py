@@ -9,7 +9,6 @@ from harness.reporting.comparison import Contents
 from harness.reporting.export.tensorboard import event_folders, hyper_parameters
 from harness.spec.lines import grouped
 from harness.spec.science import Science
-from harness.spec.sweep_plan import run_label
 
 FINAL = "final/"  # how tags begin of a record's numbers that are no curves
 
@@ -29,7 +28,7 @@ class TrackedRun:
 
     sweep: str
     run_id: str
-    label: str  # "resnet56 > resnet20 / kd / seed 0"
+    label: str  # "kd / seed 0 / resnet56 > resnet20"
     group: str  # its pair; teachers that the sweep trains have a group of their own
     method: str  # as tables name it
     seed: int
@@ -104,11 +103,11 @@ def tracked_runs(contents: Contents) -> list[TrackedRun]:
     names: dict[str, tuple[str, str, str, int]] = {}
     for cell in contents.cells:
         pair = f"{cell.teacher} > {cell.student}"
-        names.setdefault(cell.run_id, (run_label(cell.line, cell.seed), pair, cell.method, cell.seed))
+        label = f"{cell.method} / seed {cell.seed} / {pair}"  # tools cut the end of long names
+        names.setdefault(cell.run_id, (label, pair, cell.method, cell.seed))
     for cell in contents.cells:
         if cell.teacher_run:
-            label = f"{cell.teacher} / teacher"
-            names.setdefault(cell.teacher_run, (label, "teachers", "teacher", cell.seed))
+            names.setdefault(cell.teacher_run, (f"teacher {cell.teacher}", "teachers", "teacher", cell.seed))
     return [TrackedRun(contents.name, run_id, *names[run_id], tuple(by_run[run_id])) for run_id in by_run]
 
 

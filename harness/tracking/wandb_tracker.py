@@ -79,7 +79,7 @@ def _settings() -> Any:
 
 def make(folder: Path) -> WeightsAndBiases:
     """Return the tracker that writes to ``wandb`` in a folder."""
-    # Even offline, wandb 0.31 sends reports of its own use to a server, unless this is off.
+    # In the environment: with `mode="offline"` alone, wandb 0.31 still sends reports of its use to a server.
     os.environ |= {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
     import wandb  # noqa: F401
 

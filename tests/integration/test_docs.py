@@ -100,6 +100,7 @@ RUN = (
     "docs/fine-tuning.md",
     "docs/transfer.md",
     "docs/tuning.md",
+    "docs/tracking.md",
 )
 
 

@@ -93,7 +93,8 @@ def test_a_resumed_run_has_each_point_of_its_record_once(followed: Followed, too
     assert shown.curves == expected and shown.state == "done"
     assert shown.settings is not None and {"recipe.lr", "weights.ce", "seed"} <= shown.settings.keys()
     if tool != "tensorboard":  # whose folders name the run
-        assert shown.names == ("small", "digits_net_w8 > digits_net_w4", followed.run.label)
+        pair = "digits_net_w8 > digits_net_w4"
+        assert shown.names == ("small", pair, f"student / seed 0 / {pair}")
         assert shown.final is not None and shown.final["best_top1"] == row["best_top1"]
         assert shown.final["attempts"] == 2 and shown.final["cost_total_s"] > 0
 

@@ -23,7 +23,8 @@ socket.socket.connect = lambda self, to: connect(self, to) if self.family == soc
 socket.getaddrinfo = refuse
 open({mark!r}, "w").close()
 """
-_OF_TOOLS = ("WANDB_", "MLFLOW_", "TRACKIO_", "HF_", "DO_NOT_TRACK")  # variables that the follower sets itself
+# Variables that the follower sets itself, or that keep MLflow from reporting its use in tests.
+_OF_TOOLS = ("WANDB_", "MLFLOW_", "TRACKIO_", "HF_", "DO_NOT_TRACK", "PYTEST", "CI")
 
 
 @dataclass(frozen=True)

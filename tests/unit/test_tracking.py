@@ -52,7 +52,7 @@ def started(store: Store, tools: dict[str, Notebook]) -> tuple[str, Follower]:
     follower = Follower(store)
     for name, tool in tools.items():
         follower.add_tool(name, lambda tool=tool: tool)  # type: ignore[misc]
-    follower.follow([TrackedRun("small", of_run.run_id, "a > b / kd / seed 0", "a > b", "kd", 0, ())])
+    follower.follow([TrackedRun("small", of_run.run_id, "kd / seed 0 / a > b", "a > b", "kd", 0, ())])
     return of_run.run_id, follower
 
 
