@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -198,16 +199,16 @@ def main(results: str, tools: str, event_files: str = "") -> int:
     for name in tools.split(","):
         folder = Path(event_files) if name == "tensorboard" else store.tracking
         follower.add_tool(name, partial(_make, name, folder))
-    ends = False
-    while follower.tools and not ends:
+    pause = POLL_SECONDS
+    while follower.tools:
+        arrived = _arrived(lines, pause)
         began = time.monotonic()
-        arrived = list(iter(partial(_next, lines), ""))
-        ends = None in arrived
         for line in filter(None, arrived):
             follower.follow(TrackedRun.from_json(run) for run in json.loads(line))
         follower.round()
-        if not ends:
-            time.sleep(max(POLL_SECONDS, 3 * (time.monotonic() - began)))  # a slow store is asked less often
+        if None in arrived:
+            break
+        pause = max(POLL_SECONDS, 3 * (time.monotonic() - began))  # a slow store is asked less often
     follower.close()
     return 1 if follower.given_up else 0
 
@@ -218,9 +219,14 @@ def _make(name: str, folder: Path) -> Tracker:
     return made
 
 
-def _next(lines: "queue.SimpleQueue[str | None]") -> str | None:
-    """Return the next line that has arrived; empty for none, None at the end."""
-    return lines.get_nowait() if not lines.empty() else ""
+def _arrived(lines: "queue.SimpleQueue[str | None]", seconds: float) -> list[str | None]:
+    """Return the lines that have arrived, waiting so long for the first; None is the end."""
+    arrived = []
+    with suppress(queue.Empty):
+        arrived.append(lines.get(timeout=seconds))
+        while True:
+            arrived.append(lines.get_nowait())
+    return arrived
 
 
 def _read_lines(lines: "queue.SimpleQueue[str | None]") -> None:
