@@ -69,6 +69,7 @@ Track = Annotated[
     list[TrackingTool],
     typer.Option(
         "--track",
+        metavar="TOOL",
         help="Show every run in this tool while it trains, in RESULTS/tracking and without network: wandb, mlflow or "
         "trackio. Repeatable. docs/tracking.md has more.",
     ),
