@@ -69,6 +69,8 @@ def sweep(
     baseline: options.Baseline = None,
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
+    track: options.Track = [],  # noqa: B006
+    tensorboard: options.EventFiles = None,
     probe: Annotated[
         bool,
         typer.Option(
@@ -93,6 +95,7 @@ def sweep(
     """
     from harness.planning.printed_results import print_results
     from harness.planning.submit import LOCAL, Request, check_writable, submit, work_of
+    from harness.planning.tracking_process import Tracking
     from harness.reporting import protocol_guard
     from harness.store import ownership
     from harness.store.leftovers import remove_leftovers
@@ -104,7 +107,8 @@ def sweep(
 
         profiles.load_profile(cluster)
     places = (file, results, data, set_, only, cluster)
-    request = Request(*places, max_parallel, packs_per_job, baseline, margin, keep_best)
+    tracking = Tracking.of(track, tensorboard, detach)
+    request = Request(*places, max_parallel, packs_per_job, baseline, margin, keep_best, tracking)
     planned = request.plan(fetch=not plan)
     cells, changes = planned.plan.cells, protocol_guard.recipe_changes(planned.plan)
     protocol_guard.refuse_mixed(planned.document.source, cells, changes, mix_protocols)
@@ -143,13 +147,15 @@ def sweep(
         say(f"detached; watch with: python -m harness.status {file} --results {results} --watch")
         return
     try:
-        if queue_file:
-            from harness.planning.queues import Queues
-            from harness.planning.watch import watch
+        with tracking.running(planned.store):
+            request.track(planned)
+            if queue_file:
+                from harness.planning.queues import Queues
+                from harness.planning.watch import watch
 
-            watch(planned, Queues.of(queue_file), restart=True)
-        if until_decided:
-            planned, undecided = adaptive_seeds.until_decided(request, planned, limit)
+                watch(planned, Queues.of(queue_file), restart=True)
+            if until_decided:
+                planned, undecided = adaptive_seeds.until_decided(request, planned, limit)
     except KeyboardInterrupt:
         say(
             "stopped watching; the jobs continue. Run the same command to watch again, or `status --cancel` to end "

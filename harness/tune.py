@@ -58,6 +58,8 @@ def tune(
     baseline: options.Baseline = None,
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
+    track: options.Track = [],  # noqa: B006
+    tensorboard: options.EventFiles = None,
     json_: options.Json = False,
 ) -> None:
     """Try settings of a sweep's methods on held-out training images, then train the sweep with the best of them.
@@ -87,6 +89,7 @@ def tune(
     """
     from harness.planning.printed_results import print_results
     from harness.planning.submit import LOCAL, Request
+    from harness.planning.tracking_process import Tracking
     from harness.planning.tuned_sweep import write_tuned_sweep
     from harness.planning.tuning import NotTrained, Tuning, train
     from harness.planning.tuning_budget import budget_lines
@@ -101,7 +104,9 @@ def tune(
         from slurm import profiles
 
         profiles.load_profile(cluster)
-    request = Request(file, results, data, set_, only, cluster, max_parallel, None, baseline, margin)
+    tracking = Tracking.of(track, tensorboard)
+    places = (file, results, data, set_, only, cluster)
+    request = Request(*places, max_parallel, None, baseline, margin, tracking=tracking)
     base = request.plan(fetch=not plan)
     changes = protocol_guard.recipe_changes(base.plan)
     protocol_guard.refuse_mixed(base.document.source, base.plan.cells, changes, mix_protocols)
@@ -117,13 +122,14 @@ def tune(
         say(note)
     remove_leftovers(base.store)
     try:
-        log = tuning.run(log)
-        final = tuning.plan.final(log)
-        tuned = write_tuned_sweep(final, winning_settings(log))
-        _print_tuning(tuning, log, tuned, json_, is_last=no_final)
-        if no_final:
-            raise typer.Exit(EXIT_OK if all(map(log.winner, tuning.plan.spaces)) else EXIT_RUN_FAILED)
-        states = set(train(request, final, retry_failed, final if check else None, "the final runs").values())
+        with tracking.running(base.store):
+            log = tuning.run(log)
+            final = tuning.plan.final(log)
+            tuned = write_tuned_sweep(final, winning_settings(log))
+            _print_tuning(tuning, log, tuned, json_, is_last=no_final)
+            if no_final:
+                raise typer.Exit(EXIT_OK if all(map(log.winner, tuning.plan.spaces)) else EXIT_RUN_FAILED)
+            states = set(train(request, final, retry_failed, final if check else None, "the final runs").values())
     except KeyboardInterrupt:
         say("stopped watching; the jobs continue. Run the same command to go on, or `status --cancel` to end them.")
         raise typer.Exit(130) from None

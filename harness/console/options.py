@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,22 @@ MixProtocols = Annotated[
     typer.Option(
         "--mix-protocols",
         help="Print a table whose rows follow different protocols (recipes), with marks, instead of refusing it.",
+    ),
+]
+TrackingTool = StrEnum("TrackingTool", ["wandb", "mlflow", "trackio"])
+Track = Annotated[
+    list[TrackingTool],
+    typer.Option(
+        "--track",
+        metavar="TOOL",
+        help="Show every run in this tool while it trains, in RESULTS/tracking and without network: wandb, mlflow or "
+        "trackio. Repeatable. docs/tracking.md has more.",
+    ),
+]
+EventFiles = Annotated[
+    Path | None,
+    typer.Option(
+        "--tensorboard", help="Write TensorBoard event files into this folder while the runs train, one folder per run."
     ),
 ]
 Epoch = Annotated[

@@ -59,6 +59,7 @@ def until_decided(request: Request, planned: Planned, limit: int) -> tuple[Plann
         say("so seeds are added:")
         say("\n".join(f"  {line.pair}: {line.method}: {', '.join(map(str, s))}" for line, s in further.items()))
         planned = request.plan(fetch=True)
+        request.track(planned)
         work = work_of(request, planned)
         say(work.text())
         watch(planned, Queues.of(submit(work)), restart=True)

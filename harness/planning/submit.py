@@ -1,7 +1,7 @@
 """Submission of a sweep: what is left to train, what it will take, and the queue that its jobs come from."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from harness.planning.cost.estimate import Estimate
 from harness.planning.cost.plan import PlanCosts
 from harness.planning.jobs import PlannedJob, packs_to_do, plan_jobs
 from harness.planning.plan import Planned, plan_sweep
+from harness.planning.tracking_process import Tracking
 from harness.spec.idle_settings import idle_settings
 from harness.store import ownership
 
@@ -38,6 +39,7 @@ class Request:
     baseline: str | None
     margin: float | None
     keep_best: bool = False
+    tracking: Tracking = field(default_factory=Tracking)
 
     def plan(self, fetch: bool) -> Planned:
         """Return the sweep's plan; ``fetch``: download given weights whose sha256 is not known.
@@ -57,6 +59,12 @@ class Request:
 
         contents = Contents.of(planned.name, planned.plan).with_options(self.baseline, self.margin)
         return contents.with_tuning_of(planned.store.table_folder(planned.name))
+
+    def track(self, planned: Planned) -> None:
+        """Show the plan's runs in the tools that the command names, from now on."""
+        from harness.reporting.comparison import Contents
+
+        self.tracking.follow(Contents.of(planned.name, planned.plan))
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,7 @@ def train(request: Request, planned: Planned, retry_failed: bool, checked: Plann
         UserError: data or weights are missing, or one of the checked runs would fail.
         KeyboardInterrupt: ctrl-C while watching; the jobs continue.
     """
+    request.track(planned)
     work = work_of(request, planned, retry_failed)
     if work.to_do:
         check_writable(work)

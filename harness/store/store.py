@@ -60,6 +60,8 @@ class Store:
         self.claims = root / "claims"
         self.all_tunings = root / "tuning"
         self.leaderboard = root / "leaderboard.html"
+        self.tracking = root / "tracking"  # what ``sweep --track`` writes
+        self.tracking_log = self.tracking / f"{os.geteuid()}.log"  # of this user's commands
 
     @classmethod
     def at(cls, folder: Path) -> "Store":
@@ -102,6 +104,14 @@ class Store:
     def images(self, sweep: str) -> Path:
         """Pictures of detections that the leaderboard shows."""
         return self.all_images / sweep
+
+    def live_curves(self, run_id: str) -> Path:
+        """The curves of a run in training, see ``harness.store.live_curves``."""
+        return self.run(run_id) / "curves.jsonl"
+
+    def tracking_lock(self, tool: str, sweep: str) -> Path:
+        """The lock of the process that tracks a sweep with a tool."""
+        return self.tracking / "locks" / f"{file_name(tool, sweep)}.lock"
 
     def run_lock(self, run_id: str) -> Path:
         return self.run(run_id) / "lock"

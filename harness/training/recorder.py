@@ -20,7 +20,7 @@ from harness.data.load.source import Source
 from harness.errors import UserError
 from harness.models.checkpoints import WeightsError
 from harness.spec.tasks import METRICS
-from harness.store import checksums, files, provenance, records
+from harness.store import checksums, files, live_curves, provenance, records
 from harness.store.schema import COST_PARTS, FIDELITY_COLUMNS
 from harness.store.store import Store
 from harness.training import checkpoint
@@ -157,16 +157,18 @@ class RunRecorder:
             )  # fmt: skip
 
     def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:
-        """Print the epoch's curves; write the record of a finished run."""
+        """Print the epoch's curves and note them for who follows the run; write the record of a finished run."""
         if self.ranks.rank > 0:
             return
         history, method = member.history, member.science.method.use
-        values = " ".join(f"{name}={value:.4f}" for epoch, name, value in history.curves if epoch == history.epoch)
+        added = {name: value for epoch, name, value in history.curves if epoch == history.epoch}
+        values = " ".join(f"{name}={value:.4f}" for name, value in added.items())
         if history.epoch > 0:
             where = f"epoch {history.epoch}/{member.recipe.last_epoch}"
         else:
             where = f"first stage, epoch {history.epoch + member.first_stage.epochs}/{member.first_stage.epochs}"
         print(f"{run_id} {method} {where} {values}", flush=True)
+        live_curves.add_epoch(self.store, run_id, history.epoch, added)
         for warning in history.warnings:
             print(f"{run_id} {method} WARNING {warning}", flush=True)
         if finished:
@@ -238,6 +240,7 @@ class RunRecorder:
             **{member.task.info.score: last.get(member.task.info.score)},
         )  # fmt: skip
         records.write_record(self.store, row)
+        live_curves.remove(self.store, run_id)
         shutil.rmtree(self.store.checkpoints(run_id), ignore_errors=True)
         self.store.archive_failure(run_id)
 

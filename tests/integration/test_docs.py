@@ -113,6 +113,7 @@ RUN = (
     "docs/fine-tuning.md",
     "docs/transfer.md",
     "docs/tuning.md",
+    "docs/tracking.md",
 )
 
 

@@ -23,6 +23,7 @@ FOLDERS = {
     "models": {"detection"},
     "training": {"cuda", "distributed", "engines", "tasks"},
     "store": set(),
+    "tracking": set(),
     "reporting": {"tables", "published", "paper", "figures", "leaderboard", "export"},
 }
 # From the bottom. A part imports only parts of lower layers, not of its own; commands are on top.
@@ -32,7 +33,7 @@ LAYERS = (
     {"harness.store", "methods"},
     {"harness.data", "harness.models", "harness.console"},
     {"harness.training", "harness.reporting"},
-    {"slurm", "harness.api"},
+    {"slurm", "harness.api", "harness.tracking"},
     {"harness.planning", "harness"},
     {f"harness.{command}" for command in COMMANDS} | {"harness.__main__"},
 )
