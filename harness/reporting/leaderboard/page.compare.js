@@ -1,6 +1,7 @@
 // Two rows next to each other -------------------------------------------------------------------------------------------
 
 const LEAST_SEEDS = 3; // of an interval
+const MOST_LISTED = 20; // seeds with their differences
 let picked = []; // ids of at most two lines
 
 function pick(id) {
@@ -96,9 +97,10 @@ function difference(first, second) {
   const half = tested ? (overview.quantiles[n - LEAST_SEEDS] * std) / Math.sqrt(n) : null;
   const clear = tested && Math.abs(mean) > half;
   const interval = tested ? `95 % interval ${signed(mean - half)} to ${signed(mean + half)}: ${clear ? "0 is outside" : "0 is inside, so either may be the better one"}` : n < LEAST_SEEDS ? `no interval: it needs ${LEAST_SEEDS} seeds that both have` : "no interval: all differences are equal";
+  const each = n <= MOST_LISTED ? ` (${pairs.map(([seed, d]) => `seed ${seed} ${signed(d)}`).join(", ")})` : "";
   const [name, other] = labelsOf([first, second]);
   return section("Difference", make("p", { class: "difference" }, bdi(name, { class: "first" }), " \u2212 ", bdi(other, { class: "second" }), ": ", sign([mean, std, n]), " points"),
-    make("p", {}, `${interval}. Paired over ${plural(n, "seed")}${n <= 20 ? `: ${pairs.map(([seed, d]) => `${seed}: ${signed(d)}`).join(", ")}` : ""}.`));
+    make("p", {}, `${interval}. Paired over ${plural(n, "seed")}${each}.`));
 }
 
 /** The keys and values of settings, nested ones by dotted keys. */

@@ -18,14 +18,14 @@ function setUpFailures() {
 }
 
 function causeOf({ kind, cause, count, runs }) {
-  const often = make("span", { class: "count" }, plural(count, "run"));
-  const title = make("summary", {}, make("span", { class: "kind" }, kind), make("strong", {}, bdi(cause)), often);
-  return make("details", { class: "cause" }, title, ...runs.map(failureOf));
+  const title = [make("span", { class: "kind" }, kind), " ", make("strong", {}, bdi(cause)), " "];
+  if (count === 1 && runs.length === 1) return failureOf(runs[0], title);
+  return make("details", { class: "cause" }, make("summary", {}, ...title, make("span", { class: "count" }, plural(count, "run"))), ...runs.map((run) => failureOf(run)));
 }
 
-function failureOf(f) {
+function failureOf(f, title = []) {
   const parts = [f.of || "its settings are not known", f.run, f.at].map((part) => bdi(part));
-  return make("details", { id: `failure-${f.run}` }, make("summary", {}, ...parts),
+  return make("details", { id: `failure-${f.run}` }, make("summary", {}, ...title, make("span", { class: title.length ? "std" : null }, ...parts)),
     make("pre", { tabindex: "0" }, f.details || "(nothing in the log)"),
     make("p", { class: "std" }, `on ${f.host}; log: ${f.log}`));
 }

@@ -4,7 +4,7 @@ const NARROW = matchMedia("(max-width: 1200px)"); // where the column of the bes
 const CARDS = matchMedia("(max-width: 900px)"); // where a row is a card
 
 function methodCell(line, group) {
-  const settings = (pairs, kind) => pairs.map(([k, v], i) => [i ? ", " : "", make("span", { class: kind }, bdi(`${k} ${v}`))]).flat();
+  const settings = (pairs, kind) => pairs.map(([k, v], i) => [i ? ", " : "", make("span", { class: kind }, breakable(`${k} ${v}`))]).flat();
   const link = make("a", { href: `#line=${line.id}` }, breakable(line.title));
   const use = group.baseline !== null && lines[group.baseline] === line ? `${group.student} alone` : line.title === line.method || line.teaches ? "" : line.method;
   const warnings = line.warnings ? make("span", { class: "flag", title: "runs with a warning of their method" }, plural(line.warnings, "warning")) : null;
@@ -53,15 +53,15 @@ function pickCell(line) {
 
 const SCORE = [...new Set(Object.values(overview.protocols).map((p) => p.shown))].join(" or ");
 const COLUMNS = [
-  { key: "pick", name: "", width: 44, show: pickCell },
-  { key: "rank", name: "Rank", width: 72, up: true, value: (l) => (l.rank === null ? null : l.rank + (l.above === false ? 1e6 : 0)), show: rankCell, about: "of the group's methods, by the mean after the last epoch; below: not above the student trained alone" },
+  { key: "pick", name: "", width: 52, show: pickCell },
+  { key: "rank", name: "Rank", width: 64, up: true, value: (l) => (l.rank === null ? null : l.rank + (l.above === false ? 1e6 : 0)), show: rankCell, about: "of the group's methods, by the mean after the last epoch; below: not above the student trained alone" },
   { key: "method", name: "Method", text: true, up: true, value: (l) => `${l.title} ${settingsText(l)}`, show: methodCell, about: "the sweep's name for it, the method if that is another, and the settings: first those that differ from other rows of the method" },
-  { key: "last", name: "Last", width: 134, value: (l) => l.last && l.last[0], show: lastCell, about: `${SCORE} in % after the last epoch, mean \u00b1 sample std over seeds` },
-  { key: "best", name: "Best", width: 134, value: (l) => l.best && l.best[0], show: (l) => spread(l.best), about: `${SCORE} in % at the best evaluated epoch: optimistic` },
-  { key: "to_baseline", name: "vs student", width: 158, value: (l) => l.to_baseline && l.to_baseline[0], show: differenceCell, about: "points over the student trained alone, paired by seed" },
-  { key: "to_reference", name: "vs KD", width: 150, value: (l) => l.to_reference && l.to_reference[0], show: (l) => [sign(l.to_reference)], about: "points over KD, paired by seed" },
-  { key: "hours", name: "Cost", width: 132, up: true, value: (l) => l.hours, show: cost, about: "of a run: time of one GPU, or of one processor core" },
-  { key: "per_hour", name: "Per hour", width: 104, value: (l) => l.per_hour, show: (l) => [l.per_hour === null ? none() : signed(l.per_hour)], about: "points gained over KD per hour that a run costs more than KD's" },
+  { key: "last", name: "Last", width: 128, value: (l) => l.last && l.last[0], show: lastCell, about: `${SCORE} in % after the last epoch, mean \u00b1 sample std over seeds` },
+  { key: "best", name: "Best", width: 128, value: (l) => l.best && l.best[0], show: (l) => spread(l.best), about: `${SCORE} in % at the best evaluated epoch: optimistic` },
+  { key: "to_baseline", name: "vs student", width: 148, value: (l) => l.to_baseline && l.to_baseline[0], show: differenceCell, about: "points over the student trained alone, paired by seed" },
+  { key: "to_reference", name: "vs KD", width: 142, value: (l) => l.to_reference && l.to_reference[0], show: (l) => [sign(l.to_reference)], about: "points over KD, paired by seed" },
+  { key: "hours", name: "Cost", width: 124, up: true, value: (l) => l.hours, show: cost, about: "of a run: time of one GPU, or of one processor core" },
+  { key: "per_hour", name: "Per hour", width: 90, value: (l) => l.per_hour, show: (l) => [l.per_hour === null ? none() : signed(l.per_hour)], about: "points gained over KD per hour that a run costs more than KD's" },
   { key: "seeds", name: "Seeds", width: 76, value: (l) => (l.last ? l.last[2] : 0), show: (l) => [String(l.last ? l.last[2] : 0), l.diverged ? make("span", { class: "flag", title: "diverged runs, in no mean" }, `${l.diverged} div.`) : null], about: "runs in the mean" },
 ].filter((c) => c.key !== "per_hour" || lines.some((l) => l.per_hour !== null));
 const column = Object.fromEntries(COLUMNS.filter((c) => c.value).map((c) => [c.key, c]));
@@ -203,7 +203,7 @@ function groupHead(group, count) {
   const notes = [bdi(dataset, { class: "dataset" }), bdi(label), ...recipe.map(([k, v]) => bdi(`${k} ${v}`)), `${shown} in %`, plural(count, "row"), ...scale];
   return make("div", { class: "head" },
     make("div", { class: "pair" }, make("strong", {}, ...pair), ...facts.map((fact) => make("span", { class: "fact" }, ...fact))),
-    make("div", { class: "notes" }, ...notes.map((note) => make("span", {}, note))));
+    make("div", { class: "notes" }, ...notes.flatMap((note, i) => [i ? " \u00b7 " : "", note])));
 }
 
 function focusRow(i) {
