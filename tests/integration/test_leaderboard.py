@@ -357,6 +357,10 @@ def test_back_and_forward(chromium: Any, mixed: Path) -> None:
     """A search is one step of the browser's history, however many letters it has."""
     with opened(chromium, mixed) as page:
         page.locator("[name=method]").select_option("kd")
+        page.go_back()
+        assert page.locator("#count").inner_text() == "7 rows in 2 pairs"
+        page.go_forward()
+        assert page.locator("#count").inner_text() == "2 rows in 1 pair"
         page.locator("[name=q]").press_sequentially("hot")
         assert page.locator("#count").inner_text() == "1 row in 1 pair"
         page.locator(".c-method a").click()

@@ -41,10 +41,11 @@ def causes(
     Args:
         retried: runs with a record that took more than one attempt.
     """
-    done, latest = store.done_ids(), _latest(entries)
+    unfinished = store.failed_ids()
+    done, latest = store.done_ids(), _latest(entries) if unfinished else {}
     asked = {run_id for table in contents for cell in table.cells for run_id in (cell.run_id, *cell.needed_runs)}
     failed = [_Failed(failure, _science(store, failure.run_id), True) for failure in _archived(store, retried)]
-    for run_id in store.failed_ids():
+    for run_id in unfinished:
         if failure := store.failure(run_id):
             science = _science(store, run_id)
             later = run_id not in asked and science is not None and latest.get(_key(science), 0) > failure.at
@@ -66,7 +67,8 @@ def causes(
 
 def _archived(store: Store, run_ids: Iterable[str]) -> Iterable[Failure]:
     """Yield the failures of earlier attempts of runs."""
-    for run_id in run_ids:
+    folders = {path.name for path in files.entries(store.run("any").parent)}
+    for run_id in folders.intersection(run_ids):
         for path in files.entries(store.run(run_id), "failure-*.json"):
             failure = json_files.read_if_valid(Failure, path)
             if failure and failure.run_id == run_id:

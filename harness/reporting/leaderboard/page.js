@@ -2,8 +2,11 @@
 
 const VIEWS = ["table", "detail", "compare", "figures", "failures", "about"];
 
+let shownAddress = null;
+
 function show() {
   const shown = state();
+  shownAddress = location.hash;
   const view = VIEWS.includes(shown.view) ? shown.view : "table";
   for (const name of VIEWS) byId(name).hidden = name !== view;
   document.body.dataset.view = view;
@@ -71,11 +74,9 @@ setUpFailures();
 setUpCompare();
 setUpKeys();
 summary();
-let shownAddress = null;
 /** Follow the address: links, and the browser's back and forward. */
 function follow() {
   if (location.hash === shownAddress) return;
-  shownAddress = location.hash;
   typed = false;
   show();
   if (state().view !== "table") scrollTo(0, 0);

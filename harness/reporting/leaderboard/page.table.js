@@ -140,8 +140,19 @@ function at(y) {
 function showWindow() {
   for (let round = 0; round < 4; round++) {
     putRows();
-    if (!measure()) return;
+    if (!measure()) break;
   }
+  showPlace();
+}
+
+/** Name the group of the first visible row while the group's head is scrolled away. */
+function showPlace() {
+  const first = items[at(scroller.scrollTop)];
+  byId("here").hidden = !first?.line;
+  if (!first?.line) return;
+  const { dataset, label, recipe } = overview.protocols[first.group.protocol];
+  const protocol = [dataset, label, ...recipe.map((r) => r.join(" "))].join(", ");
+  byId("here").firstElementChild.replaceChildren(make("strong", {}, breakable(first.group.pair.replace(" > ", " \u2192 "))), " ", bdi(protocol, { class: "std" }));
 }
 
 function putRows() {
