@@ -20,7 +20,7 @@ from harness.reporting.leaderboard.board import Board
 from harness.reporting.leaderboard.run_details import NEWEST, WHOLE
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("data", "table", "detail", "curves", "compare", "failures")  # page.NAME.js, before page.js
+_SCRIPTS = ("data", "table", "filters", "detail", "curves", "compare", "failures")  # page.NAME.js, before page.js
 
 
 def html(board: Board) -> str:
