@@ -70,7 +70,7 @@ def _sources(store: "Store") -> _Sources:
     from harness.store.store import CONTENTS
 
     folders = [folder for folder in files.entries(store.all_images) if folder.is_dir()]
-    tables = (folder / CONTENTS for folder in store.tables())
+    tables = [folder / CONTENTS for folder in store.tables()] + files.entries(store.all_tunings, "*.json")
     images = (image for folder in folders for image in files.entries(folder, "*.png"))
     return _Sources(store.done_ids(), store.failed_ids(), _dated(tables), _dated(images))
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from harness.reporting.comparison import Contents
+from harness.reporting import statistics
+from harness.reporting.comparison import Contents, Spread
 from harness.spec.sweep_plan import Cell
-from harness.store import records
+from harness.store import checksums, files, records
 from harness.store.store import Store
+from harness.store.tuning_log import Trial, TuningLog
 from tests.support.bench import ENVIRONMENT, until
 from tests.support.cli import PATIENCE, REPO, run_command
 from tests.support.leaderboard_records import put, put_compacted, record, science
@@ -140,17 +143,17 @@ def test_sorts_within_protocols(chromium: Any, real: Path) -> None:
 def test_filters_and_links_to_them(chromium: Any, real: Path) -> None:
     with opened(chromium, real) as page:
         page.locator("[name=method]").select_option("fitnets")
-        assert {m.split()[0] for m in column(page, "method")} == {"fitnets"}
+        assert {m.split("_")[0].split()[0] for m in column(page, "method")} == {"fitnets"}
         page.locator("[name=protocol]").select_option(index=1)
         assert page.locator("tr.group").count() == 1
         page.locator("[name=q]").fill("TAP last")
         before = column(page, "method")
         assert 0 < len(before) < 7 and all("tap last" in m for m in before)
-        assert page.locator("#count").inner_text() == f"{len(before)} rows in 1 protocol"
+        assert page.locator("#count").inner_text() == f"{len(before)} rows in 1 pair"
         page.locator("[data-sort=best]").click()
         address = page.evaluate("location.hash")
         page.get_by_role("button", name="Clear").click()
-        assert page.locator("#count").inner_text() == "26 rows in 2 protocols"
+        assert page.locator("#count").inner_text() == "26 rows in 2 pairs"
     with opened(chromium, real, address) as page:
         assert sorted(column(page, "method")) == sorted(before)
         assert page.locator("[name=q]").input_value() == "TAP last"
@@ -168,7 +171,7 @@ def test_a_run_by_keyboard_and_by_link(chromium: Any, real: Path) -> None:
         assert page.evaluate("document.activeElement.closest('tr').ariaRowIndex") == "3"
         page.keyboard.press("Enter")
         page.wait_for_selector("#detail h2")
-        assert page.locator("#detail h2").inner_text() == "rekd kl 1, reconstruct 5"
+        assert page.locator("#detail h2").inner_text() == "rekd prior student, selection soft, kl 1, reconstruct 5"
         assert page.locator(".tiles").inner_text().split("\n")[1].startswith("47.18")
         assert page.locator("#detail .wide-table tbody tr").count() == 3
         assert page.locator(".panels path.band").count() > 5, "three seeds have a band"
@@ -179,7 +182,7 @@ def test_a_run_by_keyboard_and_by_link(chromium: Any, real: Path) -> None:
         address = page.evaluate("location.hash")
         assert address == f"#run={run_id}"
         page.keyboard.press("Escape")
-        assert page.locator("#count").inner_text() == "23 rows in 2 protocols", "back as it was left"
+        assert page.locator("#count").inner_text() == "23 rows in 2 pairs", "back as it was left"
     record = next(r for r in records.read_records(Store(PUBLISHED), [run_id]).to_pylist())
     with opened(chromium, real, address) as page:
         page.wait_for_selector("tr.open")
@@ -231,6 +234,212 @@ def test_theme(chromium: Any, real: Path) -> None:
         assert page.evaluate(ground) == dark
 
 
+# Groups, rows and what they state ------------------------------------------------------------------------------------
+
+WIDTHS = ((1400, 900), (1024, 768), (390, 844))
+OWN = "my_package.my_module:ADistillerOfMineWithALongName"
+LONG = "tiny_convnext_of_mine_with_a_name_that_is_as_long_as_a_line_of_a_phone"
+ALONE = {"use": "student", "version": 1, "params": {}, "weights": {"ce": 1.0}}
+TEACHER = science(student="resnet56", teacher=None, method=ALONE)
+KD = {"use": "kd", "version": 1, "params": {"temperature": 4.0}, "weights": {"ce": 0.1, "kd": 0.9}}
+TRIAL = {"name": "cifar100", "version": "v", "train_subset": None, "validation": 5000}
+# Of each row: its name in the table, method, changed settings, scores by seed, hours, and further parts of its science
+ROWS: tuple[tuple[str, str, dict[str, Any], tuple[float | None, ...], float, dict[str, Any]], ...] = (
+    ("student", "student", {}, (60.0, 61.0, 62.0), 1.0, {"teacher": None}),
+    ("kd", "kd", {}, (64.0, 66.0, 65.0), 2.0, {}),
+    ("kd_hot", "kd", {"temperature": 8.0}, (58.0, 57.0, 59.0), 0.02, {}),
+    ("mine", OWN, {"a_long_setting_of_mine": "with_a_long_value", "b": 1}, (100.0, 80.0, 90.0), 2.5, {}),
+    ("crd", "crd", {}, (None,), 0.002, {}),
+    ("mine", OWN, {}, (5.0, 100.0), 100.0, {"student": LONG}),
+    ("student", "student", {}, (100.0, 5.0), 100.0, {"student": LONG, "teacher": None}),
+)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the page of two pairs with a teacher that is trained, a tuning's trial, and failures of three kinds."""
+    store = Store(tmp_path_factory.mktemp("mixed"))
+    cells, last = [], TEACHER
+    put(store, record(TEACHER, 72.5))
+    for name, use, params, scores, hours, parts in ROWS:
+        defaults = {"temperature": 4.0} if use == "kd" else {}
+        method = ALONE if use == "student" else {**KD, "use": use, "params": {**defaults, **params}}
+        teacher = {"model": "resnet56", "run": TEACHER.run_id}
+        for seed, score in enumerate(scores):
+            last = science(**{"teacher": teacher, "method": method, "seed": seed, **parts})
+            status = "done" if score is not None else "diverged"
+            put(store, record(last, score, status=status, cost_total_s=3600 * hours, attempts=2, teacher_top1=72.5))
+            cells.append(Cell("resnet56", last.student, name, seed, last.run_id, TEACHER.run_id))
+    Contents("sweep", "", "cifar100", (240,), tuple(cells)).write(store.table_folder("sweep"))
+    trial = science(method=KD, dataset=TRIAL)
+    put(store, record(trial, 70.0, evaluated_on="validation"))
+    tried = Trial("kd", 0, 0, {}, (trial.run_id,), 240, 1, 70.0, "done")
+    store.all_tunings.mkdir()
+    log = TuningLog("sweep", "top1", "tpe", (0,), 5000, (tried,), ())
+    files.replace_json(store.tuning("sweep"), checksums.seal_value(asdict(log)))
+    store.write_failure(last.run_id, "killed", "the node went down", "", "")
+    store.archive_failure(last.run_id)
+    for seed in (7, 8):
+        store.write_failure(f"{seed:016x}", "code", "CUDA out of memory", f"details {seed}", "")
+    store.write_failure("f" * 16, "data", "images.bin: damaged", "", "")
+    assert run_command("leaderboard", "--results", store.root).code == 0
+    return store.leaderboard
+
+
+# Texts that stick out of their cell or are hidden by it, and cells that stick out of the page.
+CUT = """() => [...document.querySelectorAll('.group th, .line td, .line td > *, thead th')].filter((cell) => {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  const [own, text] = [cell.getBoundingClientRect(), range.getBoundingClientRect()];
+  if (!text.width || getComputedStyle(cell).display === 'none' || cell.closest('.h-pick')) return false;
+  const out = text.left < own.left - 1 || text.right > own.right + 1 || own.right > innerWidth + 1 || own.left < -1;
+  return out || cell.scrollWidth > cell.clientWidth + 1 && cell.clientWidth > 0 || text.bottom > own.bottom + 1;
+}).map((cell) => cell.className + ': ' + cell.innerText)"""
+
+
+@needs_browser
+@pytest.mark.parametrize("size", WIDTHS)
+def test_nothing_is_cut(chromium: Any, mixed: Path, size: tuple[int, int]) -> None:
+    """Names, units and deviations are whole, and so is the difference to the student on a phone."""
+    with opened(chromium, mixed, viewport=dict(zip(("width", "height"), size, strict=True))) as page:
+        assert page.evaluate(CUT) == []
+        assert page.evaluate("scroller.scrollWidth <= scroller.clientWidth")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.locator(".student").last.inner_text() == LONG
+        shown = page.locator("tr.line", has=page.get_by_role("link", name="kd", exact=True)).locator("td:visible")
+        texts = [text.strip() for text in shown.all_inner_texts() if text.strip()]
+        assert {"+4.00 ± 1.00", "65.00 ± 1.00", "2 GPU-h"} <= set(texts), texts
+        page.goto(mixed.as_uri() + "#view=about")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@needs_browser
+def test_rows_are_grouped_and_identified(chromium: Any, mixed: Path) -> None:
+    """A teacher is in the head of its pairs. Only what is above the student has a rank."""
+    with opened(chromium, mixed) as page:
+        assert page.locator("#count").inner_text() == "7 rows in 2 pairs"
+        head = page.locator("tr.group").nth(1).inner_text()
+        assert head.startswith(f"resnet56 → {LONG}")
+        head = page.locator("tr.group").first.inner_text()
+        for part in ("resnet56 → resnet20", "teacher 72.50", "student alone 61.00 ± 1.00", "ends at ± 29.00 points"):
+            assert part in " ".join(head.split()).replace("\u00a0", " "), head
+        methods = [text.split("\n") for text in column(page, "method")[:5]]
+        assert methods[1:] == [
+            ["kd", "temperature 4"],
+            ["student", "resnet20 alone"],
+            ["kd_hot", "kd", "temperature 8"],
+            ["crd", "ce 0.1, kd 0.9"],
+        ], methods
+        assert methods[0][:2] == ["mine", OWN]
+        assert column(page, "rank")[:5] == ["1", "2", "", "below", ""]
+        assert column(page, "hours")[:5] == ["2.5 GPU-h", "2 GPU-h", "1 GPU-h", "1.2 GPU-min", "–"]
+        assert column(page, "per_hour")[:5] == ["+50.00", "–", "–", "–", "–"], "only of a gain that costs more"
+        bars = "[...document.querySelectorAll('.bar i')].map((i) => [i.style.marginLeft, i.style.width])"
+        assert page.evaluate(bars)[1:3] == [["50%", "6.89655%"], ["44.8276%", "5.17241%"]], "from the student alone"
+        page.get_by_role("link", name="teacher").first.click()
+        page.wait_for_selector("#detail h3")
+        assert (
+            page.locator("#detail h2").inner_text() == "teacher" and "resnet56" in page.locator(".where").inner_text()
+        )
+
+
+@needs_browser
+def test_trials_are_shown_where_asked_for(chromium: Any, mixed: Path) -> None:
+    with opened(chromium, mixed) as page:
+        page.get_by_label("1 tuning trial").check()
+        assert page.evaluate("location.hash") == "#trials=1"
+        assert page.locator("#count").inner_text() == "8 rows in 3 pairs"
+        assert page.locator("tr.line .flag", has_text="trial").count() == 1
+
+
+@needs_browser
+def test_back_and_forward(chromium: Any, mixed: Path) -> None:
+    """A search is one step of the browser's history, however many letters it has."""
+    with opened(chromium, mixed) as page:
+        page.locator("[name=method]").select_option("kd")
+        page.go_back()
+        assert page.locator("#count").inner_text() == "7 rows in 2 pairs"
+        page.go_forward()
+        assert page.locator("#count").inner_text() == "2 rows in 1 pair"
+        page.locator("[name=q]").press_sequentially("hot")
+        assert page.locator("#count").inner_text() == "1 row in 1 pair"
+        page.locator(".c-method a").click()
+        page.wait_for_selector("#detail h3")
+        page.go_back()
+        assert page.locator("[name=q]").input_value() == "hot"
+        page.go_back()
+        assert page.locator("#count").inner_text() == "2 rows in 1 pair" and not page.locator("[name=q]").input_value()
+        page.go_back()
+        assert page.locator("#count").inner_text() == "7 rows in 2 pairs"
+        page.go_forward()
+        assert page.locator("[name=method]").input_value() == "kd"
+        page.locator("[name=q]").fill("nothing has this")
+        assert page.locator("#nothing").is_visible()
+
+
+@needs_browser
+def test_two_rows_are_compared(chromium: Any, mixed: Path) -> None:
+    """By keyboard: settings that differ, the paired difference with Student's interval, curves over each other."""
+    interval = statistics.interval(Spread.of([6.0, 9.0, 6.0]))
+    assert interval is not None
+    with opened(chromium, mixed) as page:
+        page.locator("#scroller").focus()
+        for key in ("ArrowDown", "ArrowDown", "c", "ArrowDown", "ArrowDown", "c"):
+            page.keyboard.press(key)
+        assert page.locator("[data-pick]:checked").count() == 2
+        assert serious(page) == []
+        page.locator("#compare-them").click()
+        page.wait_for_selector("#compare .panels svg")
+        text = page.locator("#compare").inner_text()
+        assert "kd − kd_hot: +7.00 ± 1.73 points" in text
+        assert f"95 % interval +{interval.low:.2f} to +{interval.high:.2f}: 0 is outside" in text
+        differing = page.locator("[aria-label='Settings that differ'] tbody tr").all_inner_texts()
+        assert [row.split() for row in differing] == [["method.params.temperature", "4", "8"]]
+        assert page.locator(".panels figure").first.locator("path.mean").count() == 2
+        assert page.locator(".panels figure").first.locator("path.mean.second").count() == 1
+        assert serious(page) == []
+        address = page.evaluate("location.hash")
+        page.keyboard.press("Escape")
+        assert page.locator("#count").is_visible()
+        page.locator("tr.line .c-method a").first.click()
+        page.locator("#detail select").select_option(label="crd ce 0.1, kd 0.9")
+        page.wait_for_selector("#compare h3")
+        assert "no seed in common" in page.locator("#compare").inner_text()
+        for other in ("#compare=a,b", "#compare=", "#compare=__proto__,<img>"):
+            page.goto(mixed.as_uri() + other)
+            assert "does not have the two rows" in page.locator("#compare").inner_text()
+    with opened(chromium, mixed, address, viewport={"width": 390, "height": 844}) as page:
+        page.wait_for_selector("#compare .panels svg")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@needs_browser
+def test_failures_are_grouped_by_cause(chromium: Any, mixed: Path) -> None:
+    """The failures of runs that have succeeded since are folded."""
+    with opened(chromium, mixed, "#view=failures") as page:
+        assert page.locator("#failed").inner_text() == "3"
+        shown = page.locator("#failure-list > details > summary").all_inner_texts()
+        assert [re.sub(r"\s+", " ", text) for text in shown][0] == "code CUDA out of memory 2 runs"
+        assert shown[1].startswith("data") and shown[2:] == ["1 superseded failure"]
+        assert not page.get_by_text("the node went down").is_visible()
+        page.locator("summary").last.scroll_into_view_if_needed()
+        page.get_by_text("1 superseded failure").click()
+        assert page.get_by_text("the node went down").is_visible()
+        page.locator("summary", has_text="CUDA").click()
+        assert page.locator(".cause > details").count() == 2 and serious(page) == []
+
+
+@needs_browser
+def test_all_rows_are_printed(chromium: Any, real: Path) -> None:
+    with opened(chromium, real) as page:
+        before = page.locator("tr.line").count()
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.locator("tr.line").count() == 26 > before
+        page.emulate_media(media="print")
+        assert not page.locator("#filters").is_visible()
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+
+
 # Hostile text ---------------------------------------------------------------------------------------------------------
 
 
@@ -274,7 +483,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_hostile_text_is_only_text(chromium: Any, broken: Path) -> None:
     selector = "#main img:not([src^='data:image']), [onerror], [onmouseover]"
     clean = f'window.hacked === undefined && !document.querySelector("{selector}")'
-    with opened(chromium, broken) as page:
+    with opened(chromium, broken, viewport={"width": 1360, "height": 3000}) as page:
         shown = "\n".join(column(page, "method"))
         assert all(bad.strip() in shown for bad in HOSTILE)
         assert "tables that cannot be read: torn" in page.locator("#summary").inner_text()
@@ -334,7 +543,7 @@ def test_pictures_of_what_detectors_find_are_in_their_lines(chromium: Any, tmp_p
         groups = page.locator("tr.group").all_inner_texts()
         assert ["top-1 in %" in group for group in groups] == [True, False] and "AP in %" in groups[1]
         assert "top-1 or AP in %" in (page.locator("[data-sort=last]").get_attribute("title") or "")
-        page.locator("tr.line a", has_text="kd").last.click()
+        page.locator(".c-method a").last.click()
         page.wait_for_selector("#detail h3")
         images = page.locator("#detail figure.whole img")
         assert images.count() == 1 and pair[0] in images.get_attribute("alt")
@@ -366,15 +575,16 @@ def test_the_policy_stops_what_is_not_the_pages_own(chromium: Any, real: Path, t
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the page of 5,000 rows in ten protocols, from 5,010 runs that finished one second apart."""
+    """Write the page of 10,000 rows in ten protocols, from 10,010 runs that finished one second apart."""
     rows = []
-    for i in range(5010):
+    curves = [{"epoch": e, "name": "train_ce", "value": 1.0 / e} for e in (1, 240)]
+    for i in range(10_010):
         recipe = {"epochs": 240, "lr": 0.01 * (1 + i % 10)}
-        params = {"a": i % 5000 // 200}
+        params = {"a": i % 10_000 // 200}
         method = {"use": f"method{i // 10 % 20}", "version": 1, "params": params, "weights": {"ce": 1.0}}
         finished = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=i)
-        known = science(recipe=recipe, method=method, seed=i // 5000)
-        rows.append(record(known, 30 + i * 7919 % 5000 / 100, finished_at=finished))
+        known = science(recipe=recipe, method=method, seed=i // 10_000)
+        rows.append(record(known, 30 + i * 7919 % 5000 / 100, finished_at=finished, curves=curves))
     store = Store(tmp_path_factory.mktemp("large"))
     put_compacted(store, rows)
     assert run_command("leaderboard", "--results", store.root).code == 0
@@ -382,11 +592,11 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_browser
-def test_of_5000_rows_few_are_in_the_document(chromium: Any, large: Path) -> None:
+def test_of_10000_rows_few_are_in_the_document(chromium: Any, large: Path) -> None:
     with opened(chromium, large) as page:
         rows = page.locator("tr.line")
-        assert page.locator("#count").inner_text() == "5,000 rows in 10 protocols"
-        assert page.locator("table[role=table]").get_attribute("aria-rowcount") == "5011"
+        assert page.locator("#count").inner_text() == "10,000 rows in 10 pairs"
+        assert page.locator("table[role=table]").get_attribute("aria-rowcount") == "10011"
         assert rows.count() < 60
         for share in (0.3, 0.77, 0.5):
             page.evaluate(
@@ -398,7 +608,7 @@ def test_of_5000_rows_few_are_in_the_document(chromium: Any, large: Path) -> Non
             assert indices == list(range(indices[0], indices[0] + len(indices))), "in order, none missing"
         page.locator("#scroller").focus()
         page.keyboard.press("End")
-        assert page.evaluate("document.activeElement.closest('tr').ariaRowIndex") == "5011"
+        assert page.evaluate("document.activeElement.closest('tr').ariaRowIndex") == "10011"
         page.keyboard.press("PageUp")
         assert page.evaluate("document.activeElement.closest('tr') !== null"), "the focus stays with a row"
         page.locator("[data-sort=method]").click()
@@ -410,7 +620,7 @@ def test_of_5000_rows_few_are_in_the_document(chromium: Any, large: Path) -> Non
         )
         page.goto(f"{large.as_uri()}#line={old}")
         page.wait_for_selector("#detail li")
-        assert "Of 5,010 runs this page has the details and curves of 500" in page.locator("#detail").inner_text()
+        assert "Of 10,010 runs this page has the details and curves of 500" in page.locator("#detail").inner_text()
         assert page.locator("#detail li").count() == 1 and page.locator(".panels").count() == 0
         page.goto(f"{large.as_uri()}#line={new}")
         page.wait_for_selector(".panels svg")

@@ -21,6 +21,7 @@ from harness.reporting.leaderboard import run_details
 from harness.reporting.leaderboard.board import build_board
 from harness.reporting.leaderboard.dataset_labels import dataset_labels
 from harness.reporting.leaderboard.entries import LeaderboardEntry
+from harness.reporting.leaderboard.pairs import pair_groups
 from harness.reporting.protocol_guard import RecipeChange
 from harness.spec import methods
 from harness.spec.sweep_plan import Cell
@@ -46,8 +47,12 @@ def run(method: dict[str, Any], top1: float | None = 50.0, seed: int = 0, hours:
 
 
 def lines(rows: Sequence[Any]) -> list[LeaderboardEntry]:
+    return board_lines.leaderboard_entries(table(rows), {})
+
+
+def table(rows: Sequence[Any]) -> pa.Table:
     columns = pa.schema([SCHEMA.field(name) for name in board_lines.COLUMNS])
-    return board_lines.leaderboard_entries(pa.Table.from_pylist(list(rows), schema=columns), {})
+    return pa.Table.from_pylist(list(rows), schema=columns)
 
 
 def only(entries: list[LeaderboardEntry], use: str) -> LeaderboardEntry:
@@ -151,12 +156,74 @@ def test_of_several_kds_the_one_with_default_settings_is_the_reference() -> None
 
 
 @pytest.mark.parametrize(
-    "hours, hardware, expected",
-    [(3.0, "NVIDIA H100", 3.5), (1.0, "NVIDIA H100", None), (0.5, "NVIDIA H100", None), (3.0, "NVIDIA A100", None)],
+    "top1, kds, hours, hardware, expected",
+    [
+        (57.0, 1.0, 3.0, "NVIDIA H100", 3.5),
+        (57.0, 1.0, 1.0, "NVIDIA H100", None),
+        (57.0, 1.0, 0.5, "NVIDIA H100", None),
+        (57.0, 1.0, 3.0, "NVIDIA A100", None),
+        (43.0, 1.0, 3.0, "NVIDIA H100", None),  # no gain
+        (57.0, 9.0, 9.5, "NVIDIA H100", None),  # within the noise of timing
+        (57.0, 0.01, 0.03, "NVIDIA H100", None),  # a run of seconds
+    ],
 )
-def test_gain_per_extra_hour(hours: float, hardware: str, expected: float | None) -> None:
-    rows = [run(KD, 50.0, hours=1.0, hardware="NVIDIA H100"), run(OTHER, 57.0, hours=hours, hardware=hardware)]
+def test_gain_per_extra_hour(top1: float, kds: float, hours: float, hardware: str, expected: float | None) -> None:
+    rows = [run(KD, 50.0, hours=kds, hardware="NVIDIA H100"), run(OTHER, top1, hours=hours, hardware=hardware)]
     assert only(lines(rows), "other").per_hour == expected
+
+
+def test_only_means_above_the_students_are_above_it() -> None:
+    entries = lines([run(ALONE, 50.0), run(KD, 50.0), run(OTHER, 50.5), run(HOT_KD, 60.0, student="resnet8")])
+    assert {(e.science.student, e.rank, e.above_student) for e in entries if e.science.teacher} == {
+        ("resnet20", 2, False),
+        ("resnet20", 1, True),
+        ("resnet8", 1, None),
+    }
+
+
+def test_a_run_that_trained_a_teacher_is_no_students() -> None:
+    """It heads its pairs. With another seed the same model is a student, and so is a teacher that a table lists."""
+    teacher = run(ALONE, 70.0, student="resnet56")
+    taught = {"teacher": {"model": "resnet56", "run": teacher["run_id"]}}
+    rows = [teacher, run(ALONE, 71.0, 1, student="resnet56"), run(ALONE), run(KD, **taught), run(HOT_KD, **taught)]
+    groups = pair_groups(lines(rows), set())
+    assert [(g.teacher, g.student, g.teacher_runs, len(g.entries)) for g in groups] == [
+        ("", "resnet56", (), 1),
+        ("resnet56", "resnet20", (teacher["run_id"],), 3),
+    ]
+    assert groups[0].baseline and groups[0].baseline.by_seed == {1: 71.0}
+    shown = {tuple(groups[1].settings[e.id].differing.items()) for e in groups[1].entries}
+    assert shown == {(("temperature", "4"),), (("temperature", "99"),), ()}
+    listed = board_lines.leaderboard_entries(table(rows), {teacher["run_id"]: ["sweep: student"]})
+    assert {0: 70.0, 1: 71.0} in [e.by_seed for e in listed]
+    untaught = pair_groups(board_lines.leaderboard_entries(table(rows[:1]), {}, frozenset([teacher["run_id"]])), set())
+    assert [(g.student, g.baseline) for g in untaught] == [("resnet56", None)], "it has no pair yet"
+
+
+def test_rows_of_one_group_never_look_alike() -> None:
+    """They may differ only in what no setting of the method states."""
+    rows = [run({**KD, "version": v}) for v in (1, 2)] + [run({**OTHER, "params": {"p": p}}) for p in (1.0, 1.0 + 1e-9)]
+    (group,) = pair_groups(lines(rows), set())
+    texts = [(e.science.method.use, *group.settings[e.id].differing.items()) for e in group.entries]
+    assert len(set(texts)) == 4, texts
+
+
+def test_a_failure_that_no_table_asks_for_is_superseded_by_a_later_result(tmp_path: Path) -> None:
+    store, cells = Store(tmp_path), []
+    for method in (KD, OTHER):
+        failed = science(method={**method, "params": {"wrong": 1}})
+        store.write_science(failed.run_id, failed)
+        store.write_failure(failed.run_id, "code", "the cause", "", "")
+        done = run(method, finished_at=datetime.now(UTC) + timedelta(days=1 if method is KD else -1))
+        put(store, done)
+        cells.append(Cell("resnet56", "resnet20", "a", 0, done["run_id"], None))
+    asked = science(method={**KD, "params": {"wrong": 2}})
+    store.write_science(asked.run_id, asked)
+    store.write_failure(asked.run_id, "code", "the cause", "", "")
+    cells.append(Cell("resnet56", "resnet20", "b", 0, asked.run_id, None))
+    Contents("s", "", "cifar100", (240,), tuple(cells)).write(store.table_folder("s"))
+    failures = build_board(store).overview["failures"]
+    assert [(cause["superseded"], cause["count"]) for cause in failures] == [(False, 2), (True, 1)]
 
 
 @pytest.mark.parametrize(

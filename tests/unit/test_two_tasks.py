@@ -172,11 +172,12 @@ def test_a_page_of_both_tasks_keeps_them_apart(board: Board) -> None:
     for line in board.overview["lines"]:
         score = protocols[line["protocol"]]["score"]
         assert (30 < line["last"][0] < 45) if score == "AP" else (60 <= line["last"][0] < 63)
-        if line["method"] != "student":
-            assert line["teacher_score"] == (TEACHER["AP"] if score == "AP" else 90.0)
-    for pair in PAIRS:
-        of_pair = [line for line in board.overview["lines"] if line["pair"] == " > ".join(pair)]
-        assert {line["method"]: line["rank"] for line in of_pair} == {"fgfi": 1, "kd": 2}
+    for group in board.overview["groups"]:
+        is_detection = protocols[group["protocol"]]["score"] == "AP"
+        assert group["teacher_score"] == (TEACHER["AP"] if is_detection else 90.0)
+        ranks = {board.overview["lines"][i]["method"]: board.overview["lines"][i]["rank"] for i in group["lines"]}
+        if is_detection:
+            assert ranks == {"fgfi": 1, "kd": 2, "student": None}
 
 
 def test_runs_on_the_page_have_only_their_own_metrics(board: Board) -> None:
@@ -209,9 +210,10 @@ def test_pictures_are_shown_with_the_lines_of_their_pair(planned: tuple[Planned,
     board = build_board(store)
     (image,) = board.images
     assert image.png == b"\x89PNG one" and PAIRS[0][1] in image.caption and image.sweep == "detectors"
-    for line in board.overview["lines"]:
-        belongs = line["pair"] in (" > ".join(PAIRS[0]), f"{PAIRS[0][1]} alone")
-        assert line["images"] == ([0] if belongs else []), line["pair"]
+    for group in board.overview["groups"]:
+        for line in (board.overview["lines"][i] for i in group["lines"]):
+            belongs = (group["teacher"], group["student"]) == PAIRS[0]
+            assert line["images"] == ([0] if belongs else []), group
     html = page.html(board)
     embedded = html.partition('id="objects0"><img src="data:image/png;base64,')[2].partition('"')[0]
     assert b64decode(embedded) == image.png

@@ -1,6 +1,6 @@
 """The content of the leaderboard's page, as JSON data. The same records give the same data."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -18,17 +18,19 @@ from harness.reporting.figures.style import COLUMN, render
 from harness.reporting.leaderboard import entries as leaderboard
 from harness.reporting.leaderboard.dataset_labels import dataset_labels
 from harness.reporting.leaderboard.entries import COLUMNS, LeaderboardEntry, Protocol
+from harness.reporting.leaderboard.failures import causes
+from harness.reporting.leaderboard.pairs import PairGroup, RowSettings, pair_groups, recipe_differences
 from harness.reporting.leaderboard.run_details import COLUMNS as DETAILS
 from harness.reporting.leaderboard.run_details import WHOLE, chunks_of, details, number
+from harness.reporting.statistics import ERROR
 from harness.spec.lines import grouped
-from harness.store import records
+from harness.store import files, records
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
+from harness.store.tuning_log import read_log
 
 MOST_SWEEPS = 12  # whose figures the page has
-MOST_FAILURES = 1000
 MOST_IMAGE_BYTES = 8_000_000  # of a picture: with a larger one the page would be slow to open
-LOG_LINES = 12
 Data = dict[str, Any]
 
 
@@ -50,7 +52,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Board:
-    overview: Data  # protocols, lines, failures
+    overview: Data  # protocols, groups, lines, failures
     chunks: tuple[Data, ...]  # line id -> its runs; a line says which chunk has them, if any
     figures: Mapping[str, Sequence[Picture]]  # by sweep, the most recently changed first
     figures_note: str  # names the sweeps without figures
@@ -67,10 +69,14 @@ def build_board(store: Store) -> Board:
     whole = len(run_ids) <= WHOLE
     table = records.read_records(store, run_ids, SCHEMA.names if whole else COLUMNS)
     contents, unread = _tables(store)
-    entries = leaderboard.leaderboard_entries(table, _sweep_entries(contents))
+    teachers = frozenset(run_id for content in contents for cell in content.cells for run_id in cell.needed_runs)
+    entries = leaderboard.leaderboard_entries(table, _sweep_entries(contents), teachers)
+    positions = {line.id: i for i, line in enumerate(entries)}
+    groups = pair_groups(entries, leaderboard.ambiguous_teachers(entries))
+    settings = {line_id: own for group in groups for line_id, own in group.settings.items()}
+    trials, damaged = _trials(store, entries)
     chunks = chunks_of(entries)
     chunk_of = {line.id: i for i, chunk in enumerate(chunks) for line in chunk}
-    ambiguous = leaderboard.ambiguous_teachers(entries)
     held = {run_id for chunk in chunks for line in chunk for run_id in line.run_ids}
     drawn, note = _figures(store, contents, table)
     images, of_run = _images(store, contents)
@@ -80,10 +86,14 @@ def build_board(store: Store) -> Board:
             "newest": (newest or datetime.min).isoformat(" ", "minutes")[:16],
             "runs": len(table),
             "held": len(held),
-            "unread": unread,
-            "protocols": _protocols(entries, dataset_labels(entries, contents)),
-            "lines": [_line(line, chunk_of.get(line.id), ambiguous, of_run) for line in entries],
-            **_failures(store),
+            "unread": unread + damaged,
+            "protocols": _protocols(entries, dataset_labels(entries, contents), recipe_differences(entries)),
+            "groups": [_group(group, positions) for group in groups],
+            "lines": [
+                _line(line, chunk_of.get(line.id), settings.get(line.id), line.id in trials, of_run) for line in entries
+            ],
+            "quantiles": _quantiles(entries),
+            "failures": causes(store, contents, entries, _retried(table)),
         },
         chunks=details(chunks, table if whole else records.read_records(store, held, DETAILS)),
         figures=drawn,
@@ -111,41 +121,70 @@ def _sweep_entries(contents: Iterable[Contents]) -> dict[str, list[str]]:
     return entries
 
 
-def _protocols(entries: Iterable[LeaderboardEntry], labels: Mapping[str, str]) -> Data:
+def _protocols(
+    entries: Iterable[LeaderboardEntry], labels: Mapping[str, str], recipes: Mapping[str, Sequence[tuple[str, str]]]
+) -> Data:
     protocols = {line.protocol.id: line.protocol for line in entries}.values()
     ordered = sorted(protocols, key=lambda p: (p.dataset, p.held_out, p.label, p.id))
-    return {p.id: _protocol(p, labels.get(p.id, p.dataset)) for p in ordered}
+    return {p.id: _protocol(p, labels.get(p.id, p.dataset), recipes[p.id]) for p in ordered}
 
 
-def _protocol(p: Protocol, dataset: str) -> Data:
+def _protocol(p: Protocol, dataset: str, recipe: Sequence[tuple[str, str]]) -> Data:
     scores = {"score": p.task.score, "shown": p.task.shown, "metrics": list(p.task.metrics)}
-    return {"dataset": dataset, "label": p.label, **scores}
+    return {"dataset": dataset, "label": p.label, "recipe": list(recipe), **scores}
+
+
+def _trials(store: Store, entries: Iterable[LeaderboardEntry]) -> tuple[set[str], list[str]]:
+    """Return the entries that are trials of tunings, which no table has, and the names of damaged tunings' logs."""
+    runs: set[str] = set()
+    damaged = []
+    for path in files.entries(store.all_tunings, "*.json"):
+        try:
+            runs.update(run_id for trial in read_log(store, path.stem).trials for run_id in trial.run_ids)
+        except UserError:
+            damaged.append(f"tuning {path.stem}")
+    own = (line for line in entries if runs and line.protocol.held_out and not line.sweeps)
+    return {line.id for line in own if line.science.recipe.stop_epoch or runs.issuperset(line.run_ids)}, damaged
+
+
+def _group(group: PairGroup, positions: Mapping[str, int]) -> Data:
+    return {
+        "protocol": group.protocol.id,
+        "teacher": group.teacher,
+        "student": group.student,
+        "teacher_score": number(group.teacher_score),
+        "teacher_runs": list(group.teacher_runs),
+        "baseline": positions[group.baseline.id] if group.baseline else None,
+        "lines": [positions[line.id] for line in group.entries],
+    }
 
 
 def _line(
-    line: LeaderboardEntry, chunk: int | None, ambiguous: Set[tuple[str, str]], images: Mapping[str, set[int]]
+    line: LeaderboardEntry, chunk: int | None, settings: RowSettings | None, trial: bool, images: Mapping[str, set[int]]
 ) -> Data:
-    """Return an entry. ``ambiguous``: names that several teachers share; ``images``: run id -> its pictures."""
-    teacher, student = line.science.teacher_model, line.science.student
-    if (line.protocol.id, teacher) in ambiguous:
-        teacher = f"{teacher} ({line.teacher_key[:6]})"
+    """Return an entry. ``settings``: None for a teacher; ``images``: run id -> its pictures."""
     return {
         "id": line.id,
         "chunk": chunk,
         "protocol": line.protocol.id,
-        "pair": f"{teacher} > {student}" if teacher else f"{student} alone",
         "method": line.science.method.use,
-        "settings": ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.settings.items()),
+        "names": list(dict.fromkeys(name.partition(": ")[2] for name in line.sweeps)),
+        "differing": list(settings.differing.items()) if settings else [],
+        "settings": list(settings.changed.items()) if settings else [],
         "sweeps": list(line.sweeps),
         "runs": list(line.run_ids),
+        "teaches": line.teaches,
+        "trial": trial,
         "rank": line.rank,
+        "above": line.above_student,
+        "by_seed": [list(line.by_seed), [number(score) for score in line.by_seed.values()]],
         "last": _spread(line.last),
         "best": _spread(line.best),
         "to_baseline": _spread(line.to_baseline),
         "to_reference": _spread(line.to_reference),
-        "teacher_score": number(line.teacher_score),
         "hours": number(line.cost.hours if line.cost else None),
         "unit": line.cost.unit if line.cost else None,
+        "hardware": line.cost.hardware if line.cost else None,
         "per_hour": number(line.per_hour),
         "diverged": line.diverged,
         "warnings": line.warnings,
@@ -153,33 +192,16 @@ def _line(
     }
 
 
-def _failures(store: Store) -> Data:
-    failed = [f for run_id in store.failed_ids() if (f := store.failure(run_id))]
-    failed.sort(key=lambda f: (-f.at, f.run_id))
-    failures = [
-        {
-            "run": f.run_id,
-            "of": _describe(store, f.run_id),
-            "kind": f.kind,
-            "cause": f.cause,
-            "details": "\n".join(f.details.strip().splitlines()[-LOG_LINES:]),
-            "log": f.log,
-            "host": f.host,
-            "at": datetime.fromtimestamp(f.at).astimezone().isoformat(" ", "minutes"),
-        }
-        for f in failed[:MOST_FAILURES]
-    ]
-    return {"failures": failures, "failed": len(failed)}
+def _quantiles(entries: Iterable[LeaderboardEntry]) -> list[float]:
+    """Return Student's t for 95 % intervals by degrees of freedom, from 2 on, as far as the page needs them."""
+    from scipy.special import stdtrit
+
+    most = max((len(line.by_seed) for line in entries), default=0)
+    return [round(float(stdtrit(degrees, 1 - ERROR / 2)), 6) for degrees in range(2, most)]
 
 
-def _describe(store: Store, run_id: str) -> str:
-    """Describe a run that has no record."""
-    try:
-        science = store.read_science(run_id)
-    except UserError:
-        return ""
-    teacher = f"{science.teacher.model} > " if science.teacher else ""
-    return f"{science.dataset.name}, {teacher}{science.student}, {science.method.use}, seed {science.seed}"
+def _retried(table: pa.Table) -> list[str]:
+    return table.filter(pc.greater(table.column("attempts"), 1)).column("run_id").to_pylist()
 
 
 def _figures(store: Store, contents: Sequence[Contents], table: pa.Table) -> tuple[dict[str, list[Picture]], str]:

@@ -31,7 +31,10 @@ from harness.spec.tasks import CATALOG, TaskInfo
 _SCORES = [f"{what}_{task.score}" for task in CATALOG.values() for what in ("last", "best", "teacher")]
 _BY_RUN = ("run_id", "seed", "status", *_SCORES, "cost_total_s", "hardware", "processes", "threads")
 _BY_LINE = ("dataset", "train_size", "evaluated_on", "evaluated_size")  # the same for all runs of an entry
-COLUMNS = (*_BY_RUN, *_BY_LINE, "science", "warnings", "finished_at")  # of the records
+COLUMNS = (*_BY_RUN, *_BY_LINE, "science", "warnings", "finished_at", "attempts")  # of the records
+# Of KD's cost, and in hours: the least by which a run must cost more for a gain per hour. Less is noise of timing, and
+# the gain per hour of runs of seconds says nothing of an hour.
+_LEAST_EXTRA, _LEAST_EXTRA_HOURS = 0.1, 0.1
 _EVALUATED_ON = {"test": "test images", "validation": "held-out images", "train": "of the training images evaluated on"}
 
 
@@ -78,31 +81,47 @@ class LeaderboardEntry:
     diverged: int
     warnings: int  # runs with any
     newest: int  # when its last run finished, in microseconds since 1970
+    teaches: bool = False  # its runs trained teachers, and no table has them as students
     rank: int | None = None
+    above_student: bool | None = None  # None where the student was not trained alone
     to_baseline: Spread | None = None
     to_reference: Spread | None = None
-    per_hour: float | None = None  # points gained over KD per hour that a run takes longer than KD's
+    per_hour: float | None = None  # points gained over KD per hour that a run costs more than KD's, where that is much
 
 
-def leaderboard_entries(table: pa.Table, sweeps: Mapping[str, Sequence[str]]) -> list[LeaderboardEntry]:
-    """Return the entries of records with ``COLUMNS``. ``sweeps``: run id -> its entries in sweeps' tables."""
+def leaderboard_entries(
+    table: pa.Table, sweeps: Mapping[str, Sequence[str]], teachers: frozenset[str] = frozenset()
+) -> list[LeaderboardEntry]:
+    """Return the entries of records with ``COLUMNS``.
+
+    Args:
+        sweeps: run id -> its entries in sweeps' tables.
+        teachers: runs that train teachers, besides those that a record names.
+    """
     sciences, positions = distinct_sciences(table.column("science").to_pylist(), table.column("seed").to_pylist())
-    of_row = np.array(positions, np.int64)
+    of_science = np.array(positions, np.int64)
+    teaching = teachers.union(*(science.teacher_runs for science in sciences.values())) - sweeps.keys()
+    alone = np.array([science.teacher is None for science in sciences.values()], bool)[of_science]
+    teaches = alone & np.isin(table.column("run_id").to_numpy(), list(teaching))
+    # One science may be a teacher's with one seed and a student's with another: two entries.
+    kinds, of_row = np.unique(2 * of_science + teaches, return_inverse=True)
     # Sorted by entry before the conversion to Python, so that objects used together lie together in memory.
     order = np.lexsort((table.column("seed").to_numpy(), of_row))
-    ends = np.bincount(of_row, minlength=len(sciences)).cumsum()
-    starts = [0, *ends.tolist()][: len(sciences)]
+    ends = np.bincount(of_row, minlength=len(kinds)).cumsum()
+    starts = [0, *ends.tolist()][: len(kinds)]
     sorted_columns = {name: table.column(name).take(pa.array(order)) for name in (*_BY_RUN, "finished_at", "warnings")}
     sorted_columns["finished_at"] = sorted_columns["finished_at"].cast(pa.int64())
     sorted_columns["warnings"] = pc.list_value_length(sorted_columns["warnings"])
     columns = {name: column.to_pylist() for name, column in sorted_columns.items()}
     facts = (table.column(name).take(pa.array(order[starts])).to_pylist() for name in _BY_LINE)
-    return _compared(
-        [
-            _line(text, science, SeedRuns(columns, range(start, end), columns["seed"][start:end]), known, sweeps)
-            for (text, science), start, end, *known in zip(sciences.items(), starts, ends.tolist(), *facts, strict=True)
-        ]
-    )
+    texts = list(sciences.items())
+    entries = []
+    for kind, start, end, *known in zip(kinds.tolist(), starts, ends.tolist(), *facts, strict=True):
+        runs = SeedRuns(columns, range(start, end), columns["seed"][start:end])
+        text, science = texts[kind // 2]
+        entry = _line(text, science, runs, known, sweeps)
+        entries.append(replace(entry, id=_short(f"teacher {entry.id}"), teaches=True) if kind % 2 else entry)
+    return _compared(entries)
 
 
 def _line(
@@ -181,27 +200,36 @@ def _cost(runs: SeedRuns) -> Cost | None:
 
 def _compared(lines: list[LeaderboardEntry]) -> list[LeaderboardEntry]:
     baselines = [line for line in lines if line.science.method.use == BASELINE]
-    undistilled = {(line.protocol.id, _student(line)): line for line in baselines if not line.settings}
+    undistilled = {student_of(line): line for line in baselines if not (line.settings or line.teaches)}
     distilled = (line for line in lines if line.science.method.use != BASELINE)
-    pairs = grouped(
-        distilled, lambda line: (line.protocol.id, _student(line), line.science.teacher_model, line.teacher_key)
-    )
     out = baselines
-    for entries in pairs.values():
+    for entries in grouped(distilled, pair_of).values():
         reference = _reference(entries)
         means = sorted((line.last.mean for line in entries if line.last), reverse=True)
         for line in entries:
             to_reference = _paired(line, reference)
+            baseline = undistilled.get(student_of(line))
             out.append(
                 replace(
                     line,
                     rank=means.index(line.last.mean) + 1 if line.last else None,
-                    to_baseline=_paired(line, undistilled.get((line.protocol.id, _student(line)))),
+                    above_student=_above(line, baseline),
+                    to_baseline=_paired(line, baseline),
                     to_reference=to_reference,
                     per_hour=_per_hour(to_reference, line.cost, reference.cost if reference else None),
                 )
             )
     return sorted(out, key=lambda line: line.id)
+
+
+def pair_of(line: LeaderboardEntry) -> tuple[Any, ...]:
+    """Return what two entries share that are compared: protocol, student and teacher, by its weights too."""
+    return line.protocol.id, _student(line), line.science.teacher_model, line.teacher_key
+
+
+def student_of(line: LeaderboardEntry) -> tuple[Any, ...]:
+    """Return what an entry shares with the student trained alone."""
+    return line.protocol.id, _student(line)
 
 
 def _student(line: LeaderboardEntry) -> tuple[str, str | None]:
@@ -216,16 +244,22 @@ def _reference(entries: Sequence[LeaderboardEntry]) -> LeaderboardEntry | None:
     return references[0] if len(references) == 1 else plain[0] if plain else None
 
 
+def _above(line: LeaderboardEntry, baseline: LeaderboardEntry | None) -> bool | None:
+    if line.last is None or baseline is None or baseline.last is None:
+        return None
+    return line.last.mean > baseline.last.mean
+
+
 def _paired(line: LeaderboardEntry, other: LeaderboardEntry | None) -> Spread | None:
     return None if other is None or other is line else Spread.paired(line.by_seed, other.by_seed)
 
 
 def _per_hour(gain: Spread | None, cost: Cost | None, reference: Cost | None) -> float | None:
-    """Return points per extra hour; None where a run costs no more than KD's, or ran on other hardware."""
-    if gain is None or cost is None or reference is None or cost.hardware != reference.hardware:
+    """Return points per extra hour; None without a gain, where a run costs hardly more than KD's or ran elsewhere."""
+    if gain is None or gain.mean <= 0 or cost is None or reference is None or cost.hardware != reference.hardware:
         return None
     extra = cost.hours - reference.hours
-    return gain.mean / extra if extra > 0 else None
+    return gain.mean / extra if extra >= max(_LEAST_EXTRA_HOURS, _LEAST_EXTRA * reference.hours) else None
 
 
 def ambiguous_teachers(entries: Iterable[LeaderboardEntry]) -> set[tuple[str, str]]:

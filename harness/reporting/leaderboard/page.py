@@ -20,13 +20,15 @@ from harness.reporting.leaderboard.board import Board
 from harness.reporting.leaderboard.run_details import NEWEST, WHOLE
 
 _HERE = Path(__file__).parent
+_SCRIPTS = ("data", "table", "filters", "detail", "curves", "compare", "failures")  # page.NAME.js, before page.js
 
 
 def html(board: Board) -> str:
     """Render the page. The same board gives the same bytes."""
     environment = Environment(autoescape=True, loader=FileSystemLoader(_HERE), undefined=StrictUndefined)
     environment.filters["base64"] = _base64
-    script, style = _asset("page.js"), _asset("page.css")
+    script = Markup("").join(_asset(name) for name in (*(f"page.{name}.js" for name in _SCRIPTS), "page.js"))
+    style = _asset("page.css")
     policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; base-uri 'none'"
     return environment.get_template("page.html").render(
         board=board,
