@@ -92,7 +92,7 @@ def test_ranks_over_pairs_have_a_table_in_every_format() -> None:
         ("2 pairs", "student", "1.50"),
         ("2 pairs", "kd", "1.50"),
     ]
-    assert formats.latex(comparison).count(r"\begin{table}") == formats.latex(comparison).count(r"\end{table}") == 2
+    assert formats.latex(comparison).count(r"\begin{table*}") == formats.latex(comparison).count(r"\end{table*}") == 2
     assert formats.html_text(comparison).count("<table>") == 2
 
 

@@ -18,6 +18,7 @@ from harness.reporting.tables.text import (
 from harness.spec.science import Science
 from harness.spec.teacher_reference import TeacherReference
 
+DAGGER = "†"
 VERDICTS = {"reproduced": "≈", "not reproduced": "≠", "undecided": "?"}
 
 
@@ -30,7 +31,10 @@ def notes(comparison: Comparison, metrics: Sequence[str], seeds: int | None, pub
     yield "Bold: a column's best distilled student, underlined: the second, as printed; equal ones share it."
     if any(row.tested for row in comparison.rows):
         tested = f"{capitalised(metrics[0])} is the only metric tested; a" if len(metrics) > 1 else "A"
-        yield f"{stars_note(contents.baseline)} {tested} mark says that there is a difference, of either sign."
+        yield (
+            f"{stars_note(contents.baseline)} {tested} star says that the method is better, "
+            f"{DAGGER}, {2 * DAGGER} and {3 * DAGGER} in their place that it is worse."
+        )
     yield from _missing(comparison)
     yield from sweep_notes(contents)
     yield from usual_recipe_notes(comparison)

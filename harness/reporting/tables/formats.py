@@ -6,14 +6,13 @@ The same records give the same bytes.
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from harness.reporting.comparison import Comparison
-from harness.reporting.escape import escape_csv, escape_html, escape_markdown, escape_tex, tex_row
+from harness.reporting.escape import escape_csv, escape_html, escape_markdown
 from harness.reporting.html_page import page
 from harness.reporting.published.table import PublishedTable
+from harness.reporting.tables import latex as latex_tables
 from harness.reporting.tables.columns import (
     Column,
     Lines,
@@ -52,28 +51,7 @@ def markdown_table(lines: Lines, names: int = 2) -> str:
 
 
 def latex(comparison: Comparison, published: PublishedTable | None = None) -> str:
-    """Return booktabs tables, which need \\usepackage{booktabs}."""
-    return _latex(sections(comparison, published))
-
-
-def _latex(tables: Iterable[Section]) -> str:
-    return "\n".join(line for section in tables for line in _latex_table(section)) + "\n"
-
-
-def _latex_table(section: Section) -> list[str]:
-    headers, *body = section.lines
-    out = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\begin{{tabular}}{{ll{'r' * (len(headers) - 2)}}}",
-        r"\toprule",
-        tex_row(map(escape_tex, headers)),
-    ]
-    for _, of_pair in groupby(body, key=itemgetter(0)):
-        out += [r"\midrule", *(tex_row(map(escape_tex, line)) for line in of_pair)]
-    title = [f"{section.title}."] if section.title else []
-    caption = " ".join(escape_tex(n) for n in [*title, *section.remarks])
-    return [*out, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
+    return latex_tables.latex(sections(comparison, published))
 
 
 def csv_text(comparison: Comparison, published: PublishedTable | None = None) -> str:
@@ -151,4 +129,4 @@ def fidelity_text(comparison: Comparison, form: str) -> str:
     tables = [fidelity_section(comparison)]
     if form == "html":
         return _html(f"{comparison.contents.name}: fidelity", tables)
-    return _latex(tables) if form == "tex" else _markdown(tables)
+    return latex_tables.latex(tables) if form == "tex" else _markdown(tables)
