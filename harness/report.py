@@ -57,6 +57,14 @@ def report(
             "KL divergence, calibration error. With --out: write this table too.",
         ),
     ] = False,
+    columns: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAMES",
+            help="Print only these columns of the first table, by the names in its head and in this order: "
+            "--columns 'top-1 last,seeds'. Repeatable.",
+        ),
+    ] = [],  # noqa: B006
     baseline: options.Baseline = None,
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
@@ -121,6 +129,7 @@ def report(
     from harness.reporting.claim_files import write_claims
     from harness.reporting.comparison import Contents, load_comparisons
     from harness.reporting.export.tensorboard import write_event_files
+    from harness.reporting.tables.formats import chosen_text
     from harness.reporting.tables.table_folder import table_text
     from harness.store import arrow, compaction
     from harness.store.store import Store
@@ -128,6 +137,8 @@ def report(
     arrow.without_pandas()
     if paper and fidelity:
         raise UserError("--paper and --fidelity are two tables: leave one of them out")
+    if columns and (paper or gap or claims or run):
+        raise UserError("--columns chooses of the first table, or with --fidelity of that one: leave out the others")
     store = Store.at(results)
     if json_ and not gap:
         raise UserError("--json goes with --gap")
@@ -179,12 +190,17 @@ def report(
         products.append(_tables(contents, store, out, fidelity))
         if gap:
             products.append(_gaps(load_comparisons(contents, store), store, out))
+    if columns and products:
+        raise UserError("--columns changes what is printed: give it without what writes files")
     if json_ and products:
         raise UserError("--json prints nothing but the gap: give it without what writes files")
     for path in chain.from_iterable(products):
         print(path)
     if gap and out is None:
         _print_gaps(load_comparisons(contents, store), json_)
+    elif columns:  # before the first is printed, each has them
+        texts = [chosen_text(c, format.value, columns, fidelity) for c in load_comparisons(contents, store)]
+        sys.stdout.write("".join(texts))
     elif not products:
         for comparison in load_comparisons(contents, store):
             layout = "paper" if paper else "fidelity" if fidelity else "table"

@@ -473,3 +473,29 @@ def test_teachers_of_several_sizes_are_listed_with_their_size(home: None) -> Non
         assert "teacher's parameters" in text.replace("&#x27;", "'") and "0.02 M" in text
     finish({**DIGITS, "pairs": DIGITS["pairs"][:1]})
     assert "teacher's parameters" not in Path("results/tables/small/paper.md").read_text()
+
+
+def test_columns_are_chosen_by_their_names(home: None) -> None:
+    finish(DIGITS)
+    chosen = ("--columns", "seeds,top-1 best", "--columns", "top-1 last", "--format")
+    md, csv_, tex, html_ = (
+        run_command("report", "sweep.yaml", *chosen, form).out for form in ("md", "csv", "tex", "html")
+    )
+    head = [cell.strip() for cell in md.splitlines()[0].strip("|").split("|")]
+    assert head == ["teacher > student", "method", "seeds", "top-1 best", "top-1 last"]
+    fields = [f"{name}_top1_{part}" for name in ("best", "last") for part in ("mean", "std", "n")]
+    named = ["sweep", "dataset", "teacher", "student", "method"]
+    assert csv_.splitlines()[0].split(",") == [*named, *fields, "missing", "diverged"]
+    assert r"method & top-1 best & top-1 last \\" in tex and "seeds 3}" in tex
+    assert html_.count("<th>") == 5
+
+
+def test_an_unknown_column_is_refused(home: None) -> None:
+    finish(DIGITS)
+    error = run_command("report", "sweep.yaml", "--columns", "top1 last").error
+    assert error.startswith("--columns: unknown column 'top1 last'; did you mean 'top-1 last'? Valid: ")
+    assert "without what writes files" in run_command("report", "sweep.yaml", "--columns", "seeds", "--out", "t").error
+    assert not Path("t").exists()
+    assert "--columns" in run_command("report", "sweep.yaml", "--columns", "seeds", "--paper").error
+    fidelity = run_command("report", "sweep.yaml", "--fidelity", "--columns", "KL, T = 1")
+    assert fidelity.code == 0 and fidelity.out.startswith("| teacher > student")
