@@ -159,7 +159,7 @@ def test_curves_are_of_the_score_and_metrics_are_no_diagnostics(compared: tuple[
         "AP on the training images (%)", "test AP (%)", "detector's own loss in training",
     ]  # fmt: skip
     assert titles(f"diagnostics_kd_{pair}") == ["rpn_box"]
-    assert "last-epoch AP against hours" in drawn[f"pareto_{pair}"].caption
+    assert "last-epoch AP against the time" in drawn[f"pareto_{pair}"].caption
 
 
 # the page ------------------------------------------------------------------------------------------------------------
