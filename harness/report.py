@@ -77,9 +77,9 @@ def report(
     figures: Annotated[
         Path | None,
         typer.Option(
-            help="Draw every figure that the records allow into this folder, as SVG, PDF and PNG, one folder per sweep: "
-            "accuracy against cost, the teacher's size and agreement with the teacher, training curves, loss terms times "
-            "their weights, a method's diagnostics."
+            help="Draw every figure that the records allow into this folder, as SVG, PDF and PNG, one folder per "
+            "sweep: accuracy against cost, the teacher's size and agreement with the teacher, training curves, loss "
+            "terms times their weights, a method's diagnostics."
         ),
     ] = None,
     images: Annotated[
