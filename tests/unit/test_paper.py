@@ -121,6 +121,16 @@ def test_lines_of_another_protocol_are_marked_and_take_no_place() -> None:
         assert "(a)" in render.FORMATS[form](comparison)
 
 
+def test_a_change_of_recipe_that_every_pair_has_is_noted_once() -> None:
+    tops: Tops = {(t, "s", m): [60.0, 61.0] for t in ("t", "tt") for m in ("student", "kd", "at")}
+    changes = [RecipeChange(t, "s", "kd", "lr 0.1", False) for t in ("t", "tt")]
+    changes.append(RecipeChange("tt", "s", "at", "epochs 5", False))
+    (note,) = (
+        n for n in paper(compared(tops, recipe_changes=tuple(changes)), None, None).notes if "another recipe" in n
+    )
+    assert note == "Trained with another recipe than the rest: kd on every pair: lr 0.1; tt > s, at: epochs 5."
+
+
 def test_a_dataset_that_is_unknown_here_is_shown_as_a_classifiers() -> None:
     known = compared({("t", "s", "student"): [60.0, 61.0], ("t", "s", "kd"): [70.0, 71.0]})
     unknown = replace(known, contents=replace(known.contents, dataset="cifar1000"))

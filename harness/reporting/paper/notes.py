@@ -30,10 +30,10 @@ def notes(comparison: Comparison, metrics: Sequence[str], seeds: int | None, pub
     yield from teacher_notes(comparison)
     yield "Bold: a column's best distilled student, underlined: the second, as printed; equal ones share it."
     if any(row.tested for row in comparison.rows):
-        tested = f"{capitalised(metrics[0])} is the only metric tested; a" if len(metrics) > 1 else "A"
+        tested = f"{capitalised(metrics[0])} is the only metric tested; stars" if len(metrics) > 1 else "Stars"
         yield (
-            f"{stars_note(contents.baseline)} {tested} star says that the method is better, "
-            f"{DAGGER}, {2 * DAGGER} and {3 * DAGGER} in their place that it is worse."
+            f"{stars_note(contents.baseline)} {tested} mark a better method; {DAGGER}, {2 * DAGGER} and {3 * DAGGER} "
+            "in their place a worse one."
         )
     yield from _missing(comparison)
     yield from sweep_notes(contents)
