@@ -1,5 +1,6 @@
 """A paper's table as LaTeX, by booktabs."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -25,13 +26,21 @@ def latex(paper: Paper) -> str:
 
 
 def _fitting_blocks(paper: Paper) -> list[Block]:
-    """Return as few blocks as the page's width allows, of about equal width; at least one pair is in each."""
-    pairs = len(paper.columns) // len(paper.metrics)
-    for most in range(pairs, 0, -1):
-        blocks = list(format.blocks(paper, most * len(paper.metrics)))
+    """Return as few blocks as the page's width allows, of about equal width."""
+    for blocks in _groupings(paper):
         if all(_letters(paper, block) <= MOST_LETTERS for block in blocks):
             break
     return blocks
+
+
+def _groupings(paper: Paper) -> Iterator[list[Block]]:
+    """Yield the columns in blocks, narrower ones each time; at last the metrics of a pair are parted."""
+    metrics = len(paper.metrics)
+    for pairs in range(len(paper.columns) // metrics, 0, -1):
+        yield list(format.blocks(paper, pairs * metrics))
+    for parts in range(2, metrics + 1):
+        width, single = math.ceil(metrics / parts), format.blocks(paper, metrics)
+        yield [block[i : i + width] for block in single for i in range(0, metrics, width)]
 
 
 def _letters(paper: Paper, block: Block) -> float:
@@ -57,7 +66,7 @@ def _pages(lines: Sequence[PaperLine]) -> Iterator[Sequence[PaperLine]]:
 
 def _latex_block(paper: Paper, block: Block, lines: Sequence[PaperLine]) -> latex_floats.Block:
     halves = 2 if paper.sources else 1  # ours, and the published number
-    heads = [_latex_head(head, halves, len(paper.metrics)) for head in format.heads(paper, block)]
+    heads = [_latex_head(head, halves, min(len(paper.metrics), len(block))) for head in format.heads(paper, block)]
     rows = []
     for line in lines:
         cells = [escape_tex(one_line(line.label))]
