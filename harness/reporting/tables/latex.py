@@ -31,7 +31,7 @@ def _floats(section: Section) -> Iterator[str]:
     caption = f"{section.title}. {first}" if section.title else first
     body = section.lines[1:]
     shared = _shared_columns(body)
-    groups = list(_column_groups(section.lines, shared))
+    groups = _column_groups(section.lines, shared)
     blocks = (_block(section.lines[0], lines, group, shared) for lines in _row_groups(body) for group in groups)
     yield from floats(escape_tex(caption), "", blocks, map(escape_tex, notes))
 
@@ -62,20 +62,21 @@ def _row_groups(body: Sequence[Cells]) -> Iterator[list[Cells]]:
     yield group
 
 
-def _column_groups(lines: Lines, shared: Sequence[int]) -> Iterator[list[int]]:
-    """Yield the columns that stand side by side, after the one of names, in as few groups of like width as fit."""
+def _column_groups(lines: Lines, shared: Sequence[int]) -> list[list[int]]:
+    """Return the columns that stand side by side, after the one of names, in as few groups of like width as fit."""
     widths = [_width(column) + _SPACE for column in zip(*lines, strict=True)]
     shown = [i for i in range(2, len(widths)) if i not in shared]
     total, room = sum(widths[i] for i in shown), MOST_LETTERS - widths[1]
     number = max(1, math.ceil(total / room - _SHRUNK))
-    group, width = list[int](), 0
+    groups: list[list[int]] = [[]]
+    width = 0
     for i in shown:
-        if group and width + widths[i] / 2 > total / number:
-            yield group
-            group, width = [], 0
-        group.append(i)
+        if len(groups) < number and groups[-1] and width + widths[i] / 2 > total / number:
+            groups.append([])
+            width = 0
+        groups[-1].append(i)
         width += widths[i]
-    yield group
+    return groups
 
 
 def _width(column: Sequence[str]) -> int:
