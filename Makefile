@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FFCV_APT := g++ pkg-config libopencv-dev libturbojpeg0-dev
+LATEX_APT := texlive-latex-recommended
 export PYTHONUNBUFFERED = 1
 
 .PHONY: help setup demo test tools test-timings lint check docs bench torture gpu clean
@@ -12,7 +13,7 @@ help:
 	@echo "make test    set up, then run every test"
 	@echo "make test-timings   run every test and keep each file's seconds as its budget"
 	@echo "make check   lint, types and the quick tests"
-	@echo "make tools   install what the tests drive: SLURM, FFCV, a browser; and build the documentation"
+	@echo "make tools   install what the tests drive: SLURM, FFCV, a browser, LaTeX; and build the documentation"
 	@echo "make docs    build the documentation into build/site"
 	@echo "make bench   measure, each bench two things in one run [NAME=...]"
 	@echo "make torture   kills, flipped bits, errors, users and clocks against a store: what was lost [SECONDS=600] [SEED=0]"
@@ -64,6 +65,20 @@ $(VENV)/.browser: | $(VENV)/.tested
 	  echo "the tests of the leaderboard's page will skip; as root: apt-get install chromium"; \
 	fi
 
+# The LaTeX of tables is compiled; where LaTeX or booktabs is missing the test skips and says so.
+$(VENV)/.latex: | $(VENV)/.tested
+	@if kpsewhich booktabs.sty > /dev/null 2>&1; then \
+	  touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  echo "installing LaTeX for the test that compiles tables"; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  { apt-get -qq update && apt-get -qq -y install --no-install-recommends $(LATEX_APT); } > $(VENV)/latex.log 2>&1 \
+	    || echo "it could not be installed, see $(VENV)/latex.log: the test that compiles tables will skip"; \
+	  touch $@; \
+	else \
+	  echo "the test that compiles tables will skip; as root: apt-get install --no-install-recommends $(LATEX_APT)"; \
+	fi
+
 # FFCV is compiled against system libraries; where they are missing, its tests skip and say so.
 $(VENV)/.ffcv: | $(VENV)/.tested
 	@if ! { command -v g++ && pkg-config --exists opencv4 libturbojpeg; } > /dev/null 2>&1; then \
@@ -91,15 +106,15 @@ demo: $(VENV)/.figures
 	@$(BIN)/python -m harness.report benchmarks/digits_pairs.yaml --figures results/figures 2> /dev/null \
 	  | sed -n 's/.*gap[.]svg$$/picture of the gains: &/p'
 
-test: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser
+test: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser $(VENV)/.latex
 	$(BIN)/python -m pytest
 
 # One after the other, as pip and apt take no turns.
 tools: setup
-	@$(MAKE) --no-print-directory --jobs=1 docs $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser
+	@$(MAKE) --no-print-directory --jobs=1 docs $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser $(VENV)/.latex
 
 # On a quiet machine: a test file's budget is what it takes here, and half of that more.
-test-timings: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser
+test-timings: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser $(VENV)/.latex
 	$(BIN)/python -m pytest --write-timings
 
 lint: setup

@@ -66,6 +66,14 @@ def report(
             "KL divergence, calibration error. With --out: write this table too.",
         ),
     ] = False,
+    columns: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAMES",
+            help="Print only these columns of the first table, by the names in its head and in this order: "
+            "--columns 'top-1 last,seeds'. Repeatable.",
+        ),
+    ] = [],  # noqa: B006
     baseline: options.Baseline = None,
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
@@ -86,9 +94,9 @@ def report(
     figures: Annotated[
         Path | None,
         typer.Option(
-            help="Draw every figure that the records allow into this folder, as SVG and PDF, one folder per sweep: "
-            "accuracy against cost, the teacher's size and agreement with the teacher, training curves, loss terms, a "
-            "method's diagnostics."
+            help="Draw every figure that the records allow into this folder, as SVG, PDF and PNG, one folder per "
+            "sweep: accuracy against cost, the teacher's size and agreement with the teacher, training curves, loss "
+            "terms times their weights, a method's diagnostics."
         ),
     ] = None,
     images: Annotated[
@@ -140,6 +148,7 @@ def report(
     from harness.reporting.claim_files import write_claims
     from harness.reporting.comparison import Contents, load_comparisons
     from harness.reporting.export.tensorboard import write_event_files
+    from harness.reporting.tables.formats import chosen_text
     from harness.reporting.tables.printed_table import print_table
     from harness.store import arrow, compaction
     from harness.store.store import Store
@@ -147,6 +156,8 @@ def report(
     arrow.without_pandas()
     if paper and fidelity:
         raise UserError("--paper and --fidelity are two tables: leave one of them out")
+    if columns and (paper or gap or claims or run):
+        raise UserError("--columns chooses of the first table, or with --fidelity of that one: leave out the others")
     store = Store.at(results)
     if draw and (paper or gap or fidelity or claims is not None):
         raise UserError("--draw prints a drawing: give it without --paper, --gap, --fidelity and --claims")
@@ -208,6 +219,8 @@ def report(
         products.append(_tables(contents, store, out, fidelity))
         if gap:
             products.append(_gaps(load_comparisons(contents, store), store, out))
+    if columns and products:
+        raise UserError("--columns changes what is printed: give it without what writes files")
     if json_ and products:
         raise UserError("--json prints nothing but the gap: give it without what writes files")
     for path in chain.from_iterable(products):
@@ -216,6 +229,9 @@ def report(
         _print_gaps(load_comparisons(contents, store), json_, format is Format.terminal)
     elif draw:
         _print_charts(load_comparisons(contents, store))
+    elif columns:  # before the first is printed, each has them
+        shown = "md" if format is Format.terminal else format.value
+        sys.stdout.write("".join([chosen_text(c, shown, columns, fidelity) for c in load_comparisons(contents, store)]))
     elif not products:
         layout = "paper" if paper else "fidelity" if fidelity else "table"
         for i, comparison in enumerate(load_comparisons(contents, store)):

@@ -9,7 +9,9 @@ from harness.errors import printable
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", ">": "$>$", "<": "$<$", "±": r"$\pm$",
-    "≈": r"$\approx$", "≠": r"$\neq$", "–": "--",
+    "≈": r"$\approx$", "≠": r"$\neq$", "–": "--", "−": "$-$", "×": r"$\times$", "→": r"$\rightarrow$", "≤": r"$\leq$",
+    "≥": r"$\geq$", "†": r"$\dagger$", "▲": r"$\triangle$", "▼": r"$\triangledown$", "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
 }  # fmt: skip
 # The least that Markdown would interpret, as people read the source too: wrn_40_2 stays as it is.
 _MARKDOWN = re.compile(

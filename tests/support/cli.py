@@ -94,8 +94,3 @@ def process(*args: object, env: Mapping[str, str] | None = None, cwd: Path | Non
         preexec_fn=use_cores,
     )
     return CommandResult(completed.returncode, completed.stdout, completed.stderr)
-
-
-def plain_tex(line: str) -> str:
-    """Return a line of a LaTeX table as the text it was made from."""
-    return line.replace(r"$\pm$", "±").replace("$>$", ">").replace(r"\%", "%")

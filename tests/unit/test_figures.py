@@ -1,6 +1,7 @@
 """The figures, drawn by the command from a store's records."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from harness.reporting.figures import style, training
 from harness.reporting.figures.capacity_gap import points
 from harness.reporting.figures.pareto import front
 from harness.spec import models
+from harness.spec.sweep_plan import Cell
 from harness.store import records
 from tests.support.cli import run_command
 from tests.support.comparisons import SWEEP, row
@@ -62,25 +64,28 @@ def test_drawn_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         known = {"science": run.science.text, "curves": curves}
         records.write_record(planned.store, row(run_id, 60.0 + i, 61.0 + i, **known))
     result = run_command("report", "small.yaml", "--out", "figures", "--figures", "figures")
-    drawn = {path for line in result.out.split() if (path := Path(line)).suffix in (".svg", ".pdf")}
+    drawn = {path for line in result.out.split() if (path := Path(line)).suffix in (".svg", ".pdf", ".png")}
     expected = ["gap", "capacity_gap_digits_net_w4"]
     for teacher in TEACHERS[:2]:
         pair = f"{teacher}_digits_net_w4"
         expected += [f"{kind}_{pair}" for kind in ("pareto", "curves", "losses")]
         expected.append(f"diagnostics_kd_{pair}")
-    assert drawn == {Path(f"figures/small/{name}.{suffix}") for name in expected for suffix in ("svg", "pdf")}
+    assert drawn == {Path(f"figures/small/{name}.{suffix}") for name in expected for suffix in ("svg", "pdf", "png")}
 
     def labels(name: str) -> set[str]:
         return set(re.findall(r">([^<>\n]+)</text>", Path(f"figures/small/{name}.svg").read_text()))
 
     assert {"kd", "fitnets", "digits_net_w4 alone", *TEACHERS[:2]} <= labels("capacity_gap_digits_net_w4")
     pair = f"{TEACHERS[0]}_digits_net_w4"
-    assert {"student", "kd", "fitnets", "hours of training per run"} <= labels(f"pareto_{pair}")
+    assert {"student", "kd", "fitnets", "seconds of training per run"} <= labels(f"pareto_{pair}")
     assert {"student", "kd", "fitnets", "test top-1 (%)", "cross-entropy in training", "epoch"} <= labels(
         f"curves_{pair}"
     )
     assert {"ce", "kd", "hint", "total"} <= labels(f"losses_{pair}") and "sharpness" not in labels(f"losses_{pair}")
-    assert "sharpness" in labels(f"diagnostics_kd_{pair}")
+    assert "sharpness" in labels(f"diagnostics_kd_{pair}") and "loss term × its weight" in labels(f"losses_{pair}")
+    of_pair = f"digits: {TEACHERS[0]} &gt; digits_net_w4"
+    assert all(of_pair in labels(f"{kind}_{pair}") for kind in ("pareto", "curves", "losses", "diagnostics_kd"))
+    assert "digits: digits_net_w4" in labels("capacity_gap_digits_net_w4")
     result = run_command("verify", "--tables", "figures")
     assert result.code == 0, f"the same records give the same bytes: {result}"
 
@@ -128,17 +133,37 @@ def test_bands_are_over_the_epochs_that_all_seeds_have() -> None:
     assert mean_and_std([long])[1].tolist() == [0.0] * 4
 
 
-def test_only_a_methods_own_terms_are_its_loss_terms() -> None:
+def test_a_methods_own_terms_are_drawn_as_weighted() -> None:
     curve = Curve(np.array([1, 2]), np.array([1.0, 2.0]))
-    run = {"train_ce": curve, "train_kd": curve, "train_entropy": curve, "test_top1": curve}
-    assert training._terms([run, run], {"ce", "kd"}) == {"ce": [curve] * 2, "kd": [curve] * 2}
+    names = ("train_ce", "train_kd", "train_entropy", "train_idle", "train_total", "test_top1")
+    terms = training._terms([dict.fromkeys(names, curve)] * 2, {"ce": 0.1, "kd": 0.9, "idle": 0.0})
+    drawn = {term: [list(c.values) for c in curves] for term, curves in terms.items()}
+    assert drawn == {"ce": [[0.1, 0.2]] * 2, "kd": [[0.9, 1.8]] * 2, "total": [[1.0, 2.0]] * 2}
+
+
+def test_a_method_looks_the_same_in_every_figure() -> None:
+    rows = [line(TEACHERS[0], m, 60.0) for m in ("student", "kd", "rekd")] + [line(TEACHERS[1], "rekd", 61.0)]
+    whole, part = comparison(*rows), comparison(*rows[2:])
+    part = replace(
+        part,
+        contents=replace(part.contents, cells=tuple(Cell("t", "s", m, 0, m, None) for m in ("student", "kd", "rekd"))),
+    )
+    assert style.method_looks(whole)["rekd"] == style.method_looks(part)["rekd"] == style.look(2)
+
+
+def test_many_methods_are_drawn_in_several_figures_that_fit_a_page() -> None:
+    curve = Curve(np.array([1, 2]), np.array([1.0, 2.0]))
+    panels = [training.Panel(f"m{i}", {"ce": [curve]}) for i in range(30)]
+    drawn = list(training._drawing(("losses", "t", "s"), "", panels, "", {"ce": style.look(0)}))
+    assert [d.name for d in drawn] == ["losses_t_s", "losses_t_s_2", "losses_t_s_3"]
+    assert all(d.size[1] < 9 for d in drawn)
 
 
 @pytest.mark.parametrize(("epochs", "every"), [(3, 1), (11, 1), (240, 40)])
 def test_a_curve_has_about_six_markers_and_loss_terms_a_readable_scale(epochs: int, every: int) -> None:
     curve = Curve(np.arange(1, epochs + 1), np.geomspace(1, 100, epochs))
     figure = Figure()
-    training._draw([training.Panel("kd", {"kd": [curve]}, log=True)], 1, 1, figure)
+    training._draw([training.Panel("kd", {"kd": [curve]}, log=True)], {"kd": style.look(0)}, 1, 1, figure)
     (axes,) = figure.axes
     assert axes.lines[0].get_markevery() == every
     assert {1, 2, 5, 10, 20, 50, 100} <= {round(tick, 6) for tick in axes.yaxis.get_major_locator().tick_values(1, 100)}

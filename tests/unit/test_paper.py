@@ -7,8 +7,6 @@ import json
 import math
 import re
 import shlex
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,12 +27,13 @@ from harness.reporting.paper.table import Entry, Paper, paper, places
 from harness.reporting.protocol_guard import RecipeChange
 from harness.reporting.published.numbers import published_numbers
 from harness.reporting.published.table import published_table
-from harness.reporting.tables import table_folder
+from harness.reporting.tables import formats, table_folder
 from harness.spec import datasets
 from harness.spec.sweep_plan import Cell
 from harness.store import records
 from tests.support.cli import run_command
 from tests.support.comparisons import row, table
+from tests.support.latex import log_of, needs_latex
 from tests.support.sciences import make_science
 
 SCIENCE = make_science("s", epochs=20).text
@@ -122,6 +121,16 @@ def test_lines_of_another_protocol_are_marked_and_take_no_place() -> None:
         assert "(a)" in render.FORMATS[form](comparison)
 
 
+def test_a_change_of_recipe_that_every_pair_has_is_noted_once() -> None:
+    tops: Tops = {(t, "s", m): [60.0, 61.0] for t in ("t", "tt") for m in ("student", "kd", "at")}
+    changes = [RecipeChange(t, "s", "kd", "lr 0.1", False) for t in ("t", "tt")]
+    changes.append(RecipeChange("tt", "s", "at", "epochs 5", False))
+    (note,) = (
+        n for n in paper(compared(tops, recipe_changes=tuple(changes)), None, None).notes if "another recipe" in n
+    )
+    assert note == "Trained with another recipe than the rest: kd on every pair: lr 0.1; tt > s, at: epochs 5."
+
+
 def test_a_dataset_that_is_unknown_here_is_shown_as_a_classifiers() -> None:
     known = compared({("t", "s", "student"): [60.0, 61.0], ("t", "s", "kd"): [70.0, 71.0]})
     unknown = replace(known, contents=replace(known.contents, dataset="cifar1000"))
@@ -152,6 +161,7 @@ def test_stars_are_those_of_the_corrected_test() -> None:
         ("t", "s", "student"): [60.0, 61.0, 60.4],
         ("t", "s", "kd"): [65.0, 66.1, 65.4],
         ("t", "s", "at"): [60.1, 61.0, 60.3],
+        ("t", "s", "ft"): [55.0, 56.1, 55.4],
     }
     cells = [Cell(*line, seed, f"{line[2]}-{seed}", None) for line in tops for seed in range(3)]
     rows = [row(f"{m}-{i}", v, v, science=SCIENCE) for (_, _, m), values in tops.items() for i, v in enumerate(values)]
@@ -161,6 +171,7 @@ def test_stars_are_those_of_the_corrected_test() -> None:
     tested = by_method["kd"].tested
     assert tested and tested.p_holm < 0.001 and format.marks(by_method["kd"]) == "***"
     assert by_method["at"].tested and format.marks(by_method["at"]) == "" and format.marks(by_method["student"]) == ""
+    assert format.marks(by_method["ft"]) == "†††", "a worse one is marked otherwise than a better one"
 
 
 def wide(pairs: int, teacher: str = "t") -> Comparison:
@@ -225,7 +236,7 @@ def example() -> Paper:
 def plain_latex(tex: str) -> str:
     """Return LaTeX without the commands that only style it."""
     bare = re.sub(r"\\(?:textbf|underline)\{([^}]*)\}", r"\1", tex)
-    return re.sub(r"\{\\tiny\\,([^}]*)\}", r" \1", bare).replace(r"$\pm$", "±")
+    return re.sub(r"\{\\scriptsize\\,([^}]*)\}", r" \1", bare).replace(r"$\pm$", "±")
 
 
 def test_every_format_shows_the_same_figures() -> None:
@@ -301,30 +312,21 @@ def test_markdown_leaves_ordinary_names_unchanged() -> None:
     assert "| kd_hot " in text and "\\" not in text.partition("<details>")[0]
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: apt-get install texlive-latex-recommended")
-@pytest.mark.parametrize("name", ["plain", "hostile", "published"])
-def test_latex_compiles(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    if name == "published":
-        finish(CIFAR)
-        tex = Path("results/tables/cifar/paper.tex").read_text()
-    elif name == "hostile":
-        comparison = compared({("t|", "s_", m): [60.0, 61.0 + len(m)] for m in ("student", HOSTILE, "a&b")})
-        comparison = replace(comparison, contents=replace(comparison.contents, note=HOSTILE))
-        tex = render.latex(paper(comparison, None, None))
-    else:
-        tex = render.latex(paper(wide(14, "a_teacher_with_a_long_name_"), None, None))
-    Path("table.tex").write_text(tex)
-    (needed,) = re.findall(r"^% Needs (\\usepackage\{.*\})\.$", tex, re.MULTILINE)
-    document = rf"\documentclass[twocolumn]{{article}}{needed}\begin{{document}}x\input{{table}}\end{{document}}"
-    Path("paper.tex").write_text(document)
-    result = subprocess.run(
-        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "-no-shell-escape", "paper.tex"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert result.returncode == 0 and Path("paper.pdf").read_bytes().startswith(b"%PDF"), result.stdout[-2000:]
-    assert "Overfull \\hbox" not in result.stdout, "wider than the page"
-    assert "undefined" not in result.stdout and "Missing character" not in Path("paper.log").read_text()
+@needs_latex
+def test_latex_compiles_and_fits_its_page(home: None) -> None:
+    """One document for all, as a compiler takes half a second to start."""
+    finish(CIFAR)
+    hostile = compared({("t|", "s_", m): [60.0, 61.0 + len(m)] for m in ("student", HOSTILE, "a&b")})
+    hostile = replace(hostile, contents=replace(hostile.contents, name="h", note=f"{HOSTILE} [x] − × → ≤ ≥ † ↑ ↓"))
+    many = {(f"a_teacher_with_a_long_name_{i}", "s", f"m{k}"): [60.0, 61.0 + k] for i in range(5) for k in range(48)}
+    long = compared(many, idle_settings=("a sentence that is long " * 300,))
+    tex = "".join(Path(f"results/tables/cifar/{name}.tex").read_text() for name in ("paper", "table"))
+    for shown in (hostile, replace(long, contents=replace(long.contents, name="long"))):
+        tex += render.latex(paper(shown, None, None)) + formats.latex(shown)
+    for options in ("", "twocolumn"):
+        log = log_of(tex, Path(), options)
+        assert "Overfull" not in log and "too large" not in log
+        assert "undefined" not in log and "Missing character" not in log and "multiply defined" not in log
 
 
 # with a store ---------------------------------------------------------------------------------------------------------
@@ -481,3 +483,29 @@ def test_teachers_of_several_sizes_are_listed_with_their_size(home: None) -> Non
         assert "teacher's parameters" in text.replace("&#x27;", "'") and "0.02 M" in text
     finish({**DIGITS, "pairs": DIGITS["pairs"][:1]})
     assert "teacher's parameters" not in Path("results/tables/small/paper.md").read_text()
+
+
+def test_columns_are_chosen_by_their_names(home: None) -> None:
+    finish(DIGITS)
+    chosen = ("--columns", "seeds,top-1 best", "--columns", "top-1 last", "--format")
+    md, csv_, tex, html_ = (
+        run_command("report", "sweep.yaml", *chosen, form).out for form in ("md", "csv", "tex", "html")
+    )
+    head = [cell.strip() for cell in md.splitlines()[0].strip("|").split("|")]
+    assert head == ["teacher > student", "method", "seeds", "top-1 best", "top-1 last"]
+    fields = [f"{name}_top1_{part}" for name in ("best", "last") for part in ("mean", "std", "n")]
+    named = ["sweep", "dataset", "teacher", "student", "method"]
+    assert csv_.splitlines()[0].split(",") == [*named, *fields, "missing", "diverged"]
+    assert r"method & top-1 best & top-1 last \\" in tex and "seeds 3}" in tex
+    assert html_.count("<th>") == 5
+
+
+def test_an_unknown_column_is_refused(home: None) -> None:
+    finish(DIGITS)
+    error = run_command("report", "sweep.yaml", "--columns", "top1 last").error
+    assert error.startswith("--columns: unknown column 'top1 last'; did you mean 'top-1 last'? Valid: ")
+    assert "without what writes files" in run_command("report", "sweep.yaml", "--columns", "seeds", "--out", "t").error
+    assert not Path("t").exists()
+    assert "--columns" in run_command("report", "sweep.yaml", "--columns", "seeds", "--paper").error
+    fidelity = run_command("report", "sweep.yaml", "--fidelity", "--columns", "KL, T = 1")
+    assert fidelity.code == 0 and fidelity.out.startswith("| teacher > student")

@@ -124,7 +124,7 @@ def test_ranks_over_pairs_have_a_table_in_every_format() -> None:
         ("2 pairs", "kd", "1.50 [1.00, 1.50]"),
     ]
     assert ranks.lines[2][3].startswith("0.64 [")
-    assert formats.latex(comparison).count(r"\begin{table}") == formats.latex(comparison).count(r"\end{table}") == 2
+    assert formats.latex(comparison).count(r"\begin{table*}") == formats.latex(comparison).count(r"\end{table*}") == 2
     assert formats.html_text(comparison).count("<table>") == 2
 
 

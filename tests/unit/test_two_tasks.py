@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,16 @@ def test_columns_are_named_by_the_score(compared: tuple[Comparison, Comparison])
     assert tested == {"AP"}, "the test is of the score alone"
 
 
+def test_a_pair_that_is_too_wide_for_a_page_is_parted_in_latex(compared: tuple[Comparison, Comparison]) -> None:
+    tex = table_folder.table_text(compared[0], "paper.tex")
+    blocks = re.findall(r"\\begin\{tabular\}.*?\\end\{tabular\}", tex, re.DOTALL)
+    assert [re.findall(r"\{c\}\{(AP\w*)\}", block) for block in blocks] == [
+        ["AP", "AP50", "AP75"],
+        ["APs", "APm", "APl"],
+    ] * 2
+    assert all(block.count("fasterrcnn") == 2 for block in blocks), "teacher and student are named once over them"
+
+
 def test_a_paper_table_of_detectors_is_one_pair(compared: tuple[Comparison, Comparison]) -> None:
     """The table's head lists the metrics, with the pair once above them."""
     text, html = (table_folder.table_text(compared[0], f"paper.{form}") for form in ("md", "html"))
@@ -159,7 +170,7 @@ def test_curves_are_of_the_score_and_metrics_are_no_diagnostics(compared: tuple[
         "AP on the training images (%)", "test AP (%)", "detector's own loss in training",
     ]  # fmt: skip
     assert titles(f"diagnostics_kd_{pair}") == ["rpn_box"]
-    assert "last-epoch AP against hours" in drawn[f"pareto_{pair}"].caption
+    assert "last-epoch AP against the time" in drawn[f"pareto_{pair}"].caption
 
 
 # the page ------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Figures of a comparison, by matplotlib, as SVG and PDF for a two-column paper."""
+"""Figures of a comparison, by matplotlib, as SVG and PDF for a two-column paper and as PNG for slides."""
 
 import importlib
 from collections.abc import Iterator, Mapping
@@ -49,7 +49,7 @@ def _drawings(comparison: Comparison, store: Store) -> Iterator[Drawing]:
     """Yield the same as ``drawings``, the gains and those of the tuning; one pair's curves are in memory at a time."""
     yield from gains.drawings(comparison)
     if comparison.contents.tuning:
-        yield from tuning.drawings(read_tuning(store, comparison.contents.name))
+        yield from tuning.drawings(read_tuning(store, comparison.contents.name), comparison)
     yield from pareto.drawings(comparison)
     yield from capacity_gap.drawings(comparison)
     yield from fidelity.drawings(comparison)

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.phrases import file_name
 from harness.reporting.comparison import BASELINE, Comparison
-from harness.reporting.figures.style import COLUMN, PAGE, Drawing, Figure, look, text
+from harness.reporting.figures.style import COLUMN, PAGE, Drawing, Figure, method_looks, pair_title, text
 from harness.reporting.gap_slopes import GapLine, StudentGap, student_gaps, teacher_sizes
 from harness.reporting.statistics import Spread, interval
 
@@ -31,6 +31,7 @@ def drawings(comparison: Comparison) -> Iterator[Drawing]:
                 f"over seeds, by Student's t.{RIGHT if gap else ''}",
                 (PAGE if gap else COLUMN, HEIGHT),
                 partial(_draw, comparison, student, lines, gap),
+                pair_title(comparison, student),
             )
 
 
@@ -55,32 +56,35 @@ def _point(size: int, spread: Spread) -> Point:
 def _draw(
     comparison: Comparison, student: str, lines: Mapping[str, list[Point]], gap: StudentGap | None, figure: Figure
 ) -> None:
+    looks = method_looks(comparison)
     left, *right = figure.subplots(1, 2 if gap else 1, squeeze=False)[0]
     for i, (method, line) in enumerate(lines.items()):
         size, mean, half = zip(*line, strict=True)
-        left.errorbar(_apart(size, i, lines), mean, half, label=text(method), capsize=2, elinewidth=0.8, **look(i))
+        left.errorbar(
+            _apart(size, i, lines), mean, half, label=text(method), capsize=2, elinewidth=0.8, **looks[method]
+        )
     row = next(row for row in comparison.rows if row.student == student)
     if row.student_score is not None:
         left.axhline(row.student_score, color="0.4", linestyle=":", label=text(f"{student} alone"))
     left.set_ylabel(f"{comparison.contents.task.shown} of {text(student)} (%)")
     if gap:
-        _draw_gains(right[0], gap, list(lines))
+        _draw_gains(right[0], gap, list(lines), looks)
         right[0].set_ylabel("gain (points)")
     for axes in (left, *right):
         _set_teachers(axes, teacher_sizes(comparison, student))
 
 
-def _draw_gains(axes: Any, gap: StudentGap, methods: Sequence[str]) -> None:
+def _draw_gains(axes: Any, gap: StudentGap, methods: Sequence[str], looks: Mapping[str, dict[str, Any]]) -> None:
     axes.axhline(0, color="0.4", linestyle=":")
     for line in gap.gains:
         if line.gains:
-            i = methods.index(line.method)
+            i, look = methods.index(line.method), looks[line.method]
             size, mean, half = zip(*(_point(gap.teachers[t], gain) for t, gain in line.gains.items()), strict=True)
             axes.errorbar(
-                _apart(size, i, methods), mean, half, capsize=2, elinewidth=0.8, **{**look(i), "linestyle": "none"}
+                _apart(size, i, methods), mean, half, capsize=2, elinewidth=0.8, **{**look, "linestyle": "none"}
             )
             if line.slope:
-                axes.plot(*_fitted(line, gap), **{**look(i), "marker": ""})
+                axes.plot(*_fitted(line, gap), **{**look, "marker": ""})
 
 
 def _fitted(line: GapLine, gap: StudentGap) -> tuple[list[int], list[float]]:

@@ -201,7 +201,7 @@ def _pixels(jpeg: bytes, where: str) -> np.ndarray:
 def drawing(grid: Grid) -> Drawing:
     """Return the drawing: a row per image, a column for the ground truth and for each detector."""
     size = (_CELL * len(grid.columns), 0.75 * _CELL * len(grid.images) + 0.7)
-    return Drawing(name(*grid.pair), grid.note, size, partial(_draw, grid))
+    return Drawing(name(*grid.pair), grid.note, size, partial(_draw, grid), dpi=150)
 
 
 def _draw(grid: Grid, figure: Figure) -> None:

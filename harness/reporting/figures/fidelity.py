@@ -1,12 +1,12 @@
 """The score against the agreement with the teacher: whether the better student is the more faithful one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from harness.phrases import file_name
 from harness.reporting.comparison import Comparison, Row
-from harness.reporting.figures.style import COLUMN, Drawing, Figure, look, text
+from harness.reporting.figures.style import Drawing, Figure, method_looks, pair_title, text, width_for
 
 
 def drawings(comparison: Comparison) -> Iterator[Drawing]:
@@ -18,14 +18,15 @@ def drawings(comparison: Comparison) -> Iterator[Drawing]:
                 file_name("fidelity", *pair),
                 f"{pair}: last-epoch {shown} against the share of {comparison.evaluated_on} images that the student "
                 "assigns to the teacher's class; bars: one sample standard deviation over seeds.",
-                (COLUMN, 2.2),
-                partial(_draw, rows, shown),
+                (width_for(len(rows)), 2.2),
+                partial(_draw, rows, shown, method_looks(comparison)),
+                pair_title(comparison, pair),
             )
 
 
-def _draw(rows: Sequence[Row], shown: str, figure: Figure) -> None:
+def _draw(rows: Sequence[Row], shown: str, looks: Mapping[str, dict[str, Any]], figure: Figure) -> None:
     axes = figure.subplots()
-    for i, row in enumerate(rows):
+    for row in rows:
         if (last := row.last) and (agreement := row.fidelity.get("last_agreement")):
             bars: dict[str, Any] = {
                 "xerr": agreement.std or 0.0,
@@ -33,7 +34,7 @@ def _draw(rows: Sequence[Row], shown: str, figure: Figure) -> None:
                 "capsize": 2,
                 "elinewidth": 0.8,
             }
-            style = {**look(i), "linestyle": "none"}
+            style = {**looks[row.method], "linestyle": "none"}
             axes.errorbar(agreement.mean, last.mean, label=text(row.method), **bars, **style)
     axes.set_xlabel(f"agreement with {text(rows[0].teacher)} (%)")
     axes.set_ylabel(f"{shown} of {text(rows[0].student)} (%)")

@@ -1,14 +1,19 @@
-"""The style of figures: legible in print without colours too, and the same bytes for the same records."""
+"""The style of figures: legible in print without colours too, and the same bytes for the same records.
+
+A method has the same colour, line and marker in every figure of a sweep.
+"""
 
 import io
 import math
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, one_line
+from harness.reporting.comparison import Comparison
 from harness.store import files
 
 if TYPE_CHECKING:
@@ -18,6 +23,7 @@ else:
 
 COLUMN, PAGE = 3.3, 6.9  # inches: one column of a two-column page, and both
 LETTER, LEGEND_LINE = 0.06, 0.16  # inches that the legend's font takes: a letter's width, a line's height
+MANY = 12  # methods in one figure: it is then as wide as the page, and so is its legend
 # Okabe and Ito 2008, "Color Universal Design": distinct under the usual colour deficiencies.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
@@ -36,9 +42,7 @@ STYLE: Any = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
-FORMATS: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-_METADATA: dict[str, Any] = {**FORMATS, "png": {"Software": None}}
-_DPI = 150  # of PNG files
+FORMATS: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,14 @@ class Drawing:
 
     name: str  # its file's, without a suffix
     caption: str
-    size: tuple[float, float]  # inches, without the legend
+    size: tuple[float, float]  # inches, without the title and the legend
     draw: Callable[[Figure], None]
+    title: str = ""  # the dataset and the pair
+    dpi: int = 200  # of PNG files
 
 
 def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
-    """Return the file's content in each of the ``formats``, which are of ``FORMATS`` or ``png``.
+    """Return the file's content in each of the ``formats``, which are of ``FORMATS``.
 
     Raises:
         UserError: matplotlib is missing.
@@ -69,10 +75,11 @@ def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
         rcParams.update(STYLE)
         figure = Figure(figsize=drawing.size, layout="constrained")
         drawing.draw(figure)
+        _add_title(figure, drawing.title)
         _add_legend(figure)
         for form in formats:
             out = io.BytesIO()
-            figure.savefig(out, format=form, dpi=_DPI if form == "png" else "figure", metadata=_METADATA[form])
+            figure.savefig(out, format=form, dpi=drawing.dpi if form == "png" else "figure", metadata=FORMATS[form])
             contents[form] = out.getvalue()
     return contents
 
@@ -90,13 +97,42 @@ def write_drawing(drawing: Drawing, folder: Path, *formats: str) -> list[Path]:
 
 
 def look(i: int) -> dict[str, Any]:
-    """Return colour, line and marker of the i-th method; the first 28 differ."""
-    turn = i // len(COLOURS)
+    """Return colour, line and marker of the i-th method; the first 28 differ without colours too."""
     return {
         "color": COLOURS[i % len(COLOURS)],
-        "linestyle": LINES[turn % len(LINES)],
-        "marker": MARKERS[(i + turn) % len(MARKERS)],
+        "linestyle": LINES[i % len(LINES)],
+        "marker": MARKERS[(i + i // (len(COLOURS) * len(LINES))) % len(MARKERS)],
     }
+
+
+def method_looks(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """Return the look of each method of a sweep."""
+    of_cells, of_rows = (c.method for c in comparison.contents.cells), (row.method for row in comparison.rows)
+    return {method: look(i) for i, method in enumerate(dict.fromkeys((*of_cells, *of_rows)))}
+
+
+def pair_title(comparison: Comparison, pair: object) -> str:
+    """Return the title of a figure of a pair, or of a student."""
+    return f"{comparison.contents.shown_dataset}: {pair}"
+
+
+def width_for(methods: int) -> float:
+    return PAGE if methods > MANY else COLUMN
+
+
+def set_log_ticks(axis: Any, parts: Sequence[int]) -> None:
+    """Label an axis of logarithms at these parts of decades; where it has more than two and a half, at their starts."""
+    low, high = axis.get_view_interval()
+    axis.get_major_locator().set_params(subs=parts if high <= 300 * low else (1,))
+    axis.set_major_formatter("{x:g}")
+
+
+def _add_title(figure: Figure, title: str) -> None:
+    if title:
+        width, height = figure.get_size_inches()
+        lines = textwrap.wrap(text(title), int(width / LETTER))
+        figure.set_size_inches(width, height + LEGEND_LINE * len(lines))
+        figure.suptitle("\n".join(lines), fontsize=STYLE["axes.titlesize"])
 
 
 def _add_legend(figure: Figure) -> None:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from harness.errors import one_line
-from harness.reporting.paper.notes import VERDICTS
+from harness.reporting.paper.notes import DAGGER, VERDICTS
 from harness.reporting.paper.published_cells import PublishedCell
 from harness.reporting.paper.table import Column, Entry, Paper, PaperLine
 from harness.reporting.tables.columns import spread_text, stars
@@ -31,13 +32,14 @@ class Head(NamedTuple):
     of_pair: bool  # the same for every metric of a pair
 
 
-def blocks(paper: Paper) -> Iterator[Block]:
-    """Yield as few blocks as the width allows, of about equal width; the metrics of a pair stay together."""
+def blocks(paper: Paper, most: int = MOST_COLUMNS) -> Iterator[Block]:
+    """Yield as few blocks of ``most`` columns as hold all, of about equal width; a pair's metrics stay together."""
     columns, metrics = list(enumerate(paper.columns)), len(paper.metrics)
     pairs = len(columns) // metrics
-    per_block = math.ceil(pairs / math.ceil(pairs * metrics / MOST_COLUMNS)) * metrics
-    for start in range(0, len(columns), per_block):
-        yield columns[start : start + per_block]
+    number = math.ceil(pairs * metrics / most)
+    ends = [metrics * (pairs * (n + 1) // number) for n in range(number)]
+    for start, end in pairwise([0, *ends]):
+        yield columns[start:end]
 
 
 def one_pair_each(paper: Paper) -> bool:
@@ -69,8 +71,9 @@ def figure(entry: Entry, line: PaperLine) -> str:
 
 
 def marks(entry: Entry) -> str:
-    """Return ``** (a)``."""
-    return " ".join(filter(None, (stars(entry.tested), entry.unlike)))
+    """Return ``** (a)``; daggers in place of stars where the method is worse than the baseline."""
+    test = stars(entry.tested)
+    return " ".join(filter(None, (test.replace("*", DAGGER) if entry.is_worse else test, entry.unlike)))
 
 
 def published(cell: PublishedCell) -> str:

@@ -19,6 +19,7 @@ from harness.reporting.tables.text import (
 from harness.spec.science import Science
 from harness.spec.teacher_reference import TeacherReference
 
+DAGGER = "†"
 VERDICTS = {"reproduced": "≈", "not reproduced": "≠", "undecided": "?"}
 
 
@@ -33,8 +34,11 @@ def notes(comparison: Comparison, metrics: Sequence[str], seeds: int | None, pub
         "printed, and equal ones are marked alike."
     )
     if any(row.tested for row in comparison.rows):
-        tested = f"{capitalised(metrics[0])} is the only metric tested; a" if len(metrics) > 1 else "A"
-        yield f"{stars_note(contents.baseline)} {tested} mark says that there is a difference, of either sign."
+        tested = f"{capitalised(metrics[0])} is the only metric tested; stars" if len(metrics) > 1 else "Stars"
+        yield (
+            f"{stars_note(contents.baseline)} {tested} mark a better method; {DAGGER}, {2 * DAGGER} and {3 * DAGGER} "
+            "in their place a worse one."
+        )
     yield from _missing(comparison)
     yield from sweep_notes(contents)
     yield from usual_recipe_notes(comparison)

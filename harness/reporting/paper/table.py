@@ -40,6 +40,7 @@ class Entry:
     spread: Spread | None = None  # over seeds, after the last epoch, in %
     place: Place = ""  # among the distilled students of its column
     tested: Difference | None = None  # from the baseline, by the score only
+    is_worse: bool = False  # than the baseline, by the score
     unlike: str = ""  # the mark of another protocol than the column's
     published: PublishedCell | None = None
     rerun: RerunCommand | None = None
@@ -105,6 +106,7 @@ def _entries(
             spreads[m],
             placed.get(m, ""),
             row.tested if is_score else None,
+            row.to_baseline is not None and row.to_baseline.mean < 0,
             marks.get(row.line, ""),
             cells.method(row, metric),
             commands.method(row),

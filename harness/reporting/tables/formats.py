@@ -6,14 +6,15 @@ The same records give the same bytes.
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
-from operator import itemgetter
+from dataclasses import replace
 from typing import Any
 
 from harness.reporting.comparison import Comparison
-from harness.reporting.escape import escape_csv, escape_html, escape_markdown, escape_tex, tex_row
+from harness.reporting.escape import escape_csv, escape_html, escape_markdown, escape_tex
 from harness.reporting.html_page import page
 from harness.reporting.published.table import PublishedTable
+from harness.reporting.tables import latex as latex_tables
+from harness.reporting.tables.column_choice import chosen_columns
 from harness.reporting.tables.columns import (
     Column,
     Lines,
@@ -21,6 +22,7 @@ from harness.reporting.tables.columns import (
     fidelity_columns,
     published_columns,
     rank_columns,
+    table_lines,
 )
 from harness.reporting.tables.text import Section, fidelity_section, sections, settings_section
 
@@ -64,28 +66,7 @@ def title(comparison: Comparison, form: str) -> str:
 
 
 def latex(comparison: Comparison, published: PublishedTable | None = None) -> str:
-    """Return booktabs tables, which need \\usepackage{booktabs}."""
-    return _latex(sections(comparison, published))
-
-
-def _latex(tables: Iterable[Section]) -> str:
-    return "\n".join(line for section in tables for line in _latex_table(section)) + "\n"
-
-
-def _latex_table(section: Section) -> list[str]:
-    headers, *body = section.lines
-    out = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\begin{{tabular}}{{ll{'r' * (len(headers) - 2)}}}",
-        r"\toprule",
-        tex_row(map(escape_tex, headers)),
-    ]
-    for _, of_pair in groupby(body, key=itemgetter(0)):
-        out += [r"\midrule", *(tex_row(map(escape_tex, line)) for line in of_pair)]
-    title = [f"{section.title}."] if section.title else []
-    caption = " ".join(escape_tex(n) for n in [*title, *section.remarks])
-    return [*out, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
+    return latex_tables.latex(sections(comparison, published))
 
 
 def csv_text(comparison: Comparison, published: PublishedTable | None = None) -> str:
@@ -160,7 +141,24 @@ def fidelity_text(comparison: Comparison, form: str) -> str:
     """Return the table of the fidelity to the teacher in one of ``FORMATS``."""
     if form == "csv":
         return _csv([(fidelity_columns(comparison), comparison.rows)])
-    tables = [fidelity_section(comparison)]
+    return _text(f"{comparison.contents.name}: fidelity", fidelity_section(comparison), form)
+
+
+def chosen_text(comparison: Comparison, form: str, names: Sequence[str], fidelity: bool) -> str:
+    """Return the first table, or the one of the fidelity to the teacher, with some columns, see ``chosen_columns``.
+
+    Raises:
+        UserError: there is no column with such a name.
+    """
+    columns = fidelity_columns(comparison) if fidelity else comparison_columns(comparison)
+    columns = chosen_columns(columns, names)
+    if form == "csv":
+        return _csv([(columns, comparison.rows)])
+    section = fidelity_section(comparison) if fidelity else next(sections(comparison, None))
+    return _text(comparison.contents.name, replace(section, lines=table_lines(columns, comparison.rows)), form)
+
+
+def _text(title: str, section: Section, form: str) -> str:
     if form == "html":
-        return _html(f"{comparison.contents.name}: fidelity", tables)
-    return _latex(tables) if form == "tex" else _markdown(tables)
+        return _html(title, [section])
+    return latex_tables.latex([section]) if form == "tex" else _markdown([section])

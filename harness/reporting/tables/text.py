@@ -173,12 +173,22 @@ def reading_notes(comparison: Comparison) -> Iterator[str]:
 
 
 def _by_pair(contents: Contents, changes: list[RecipeChange]) -> list[str]:
-    """Return ``teacher > student, kd, crd: lr 0.01``; without methods where all of the pair's have the change."""
+    """Return ``teacher > student, kd, crd: lr 0.01``; without methods where all of the pair's have the change.
+
+    Where all of several pairs have it with the same methods, ``kd, crd on every pair: lr 0.01``.
+    """
     methods = Counter(line.pair for line in contents.lines())
-    return [
-        f"{pair}{'' if len(part) == methods[pair] else ', ' + ', '.join(c.method for c in part)}: {change}"
-        for (pair, change), part in grouped(changes, lambda c: (c.pair, c.change)).items()
-    ]
+    pairs: dict[tuple[str, str], list[str]] = {}
+    for (pair, change), part in grouped(changes, lambda c: (c.pair, c.change)).items():
+        names = "" if len(part) == methods[pair] else ", ".join(c.method for c in part)
+        pairs.setdefault((names, change), []).append(str(pair))
+    texts = []
+    for (names, change), of_change in pairs.items():
+        if names and len(of_change) == len(methods) > 1:
+            texts.append(f"{names} on every pair: {change}")
+        else:
+            texts += [f"{pair}{', ' if names else ''}{names}: {change}" for pair in of_change]
+    return texts
 
 
 def method_notes(row: Row) -> Iterator[str]:
