@@ -12,6 +12,7 @@ from rich.cells import cell_len
 
 from harness.console.short_labels import short_labels
 from harness.console.terminal import rough_duration
+from harness.planning.cost import expected_jobs
 from harness.planning.progress_screen import screen
 from harness.planning.progress_summary import summary_lines
 from harness.planning.queues import Queues
@@ -121,7 +122,8 @@ def queued(folder: Path, **changes: Any) -> tuple[SweepProgress, Queues, Callabl
     return SweepProgress(planned), Queues.of(queue_file), write
 
 
-def test_what_waits_for_what(tmp_path: Path) -> None:
+def test_what_waits_for_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expected_jobs, "PATIENCE", 0)
     progress, queues, _ = queued(tmp_path, seeds=3)
     planned, store = progress.planned, progress.store
     dispatcher = Lock(store.queue("small-00000000").with_suffix(".lock"))
