@@ -244,13 +244,12 @@ def report(
 
 
 def _print_charts(comparisons: "Iterable[Comparison]", titled: bool) -> None:
-    """Print a drawing of each sweep. ``titled``: under the sweep's name, as it stands among others."""
+    """Print a drawing of each sweep. ``titled``: with the sweep's name, as it stands among others."""
     from harness.reporting.figures.gain_chart import fitted_chart
 
-    charts = [(comparison.contents.name, fitted_chart(comparison)) for comparison in comparisons]
-    if not any(chart for _, chart in charts):
+    if not (charts := [chart for comparison in comparisons if (chart := fitted_chart(comparison, titled))]):
         raise UserError("--draw: no pair has results of a method and of the baseline yet")
-    print("\n".join(f"{name}: {chart}" if titled else chart for name, chart in charts if chart), end="")
+    print("\n".join(charts), end="")
 
 
 def _figures(comparisons: "Iterable[Comparison]", store: "Store", folder: Path) -> Iterator[Path]:

@@ -42,15 +42,15 @@ class _Axis(NamedTuple):
         return line
 
 
-def fitted_chart(comparison: Comparison) -> str:
+def fitted_chart(comparison: Comparison, titled: bool = False) -> str:
     """Return the drawing for the terminal's width, or COLUMNS, but no wider than it is anywhere."""
-    return gain_chart(comparison, min(WIDTH, shutil.get_terminal_size().columns))
+    return gain_chart(comparison, min(WIDTH, shutil.get_terminal_size().columns), titled)
 
 
-def gain_chart(comparison: Comparison, width: int = WIDTH) -> str:
+def gain_chart(comparison: Comparison, width: int = WIDTH, titled: bool = False) -> str:
     """Return a line for each method and pair: its mean gain and where that and its interval lie; "" without gains.
 
-    None is longer than ``width``, if that leaves the axis its least length.
+    None is longer than ``width``, if that leaves the axis its least length. ``titled``: after the sweep's name.
     """
     contents, pairs = comparison.contents, gains_by_pair(comparison)
     rows = [row for of_pair in pairs.values() for row in of_pair]
@@ -60,8 +60,10 @@ def gain_chart(comparison: Comparison, width: int = WIDTH) -> str:
     margin = max(map(len, names.values())) + 14
     axis = _Axis.of(rows, max(width - margin, SHORTEST_AXIS))
     intervals = ", -: its 95 % interval" if any(map(_interval, rows)) else ""
+    title = f"{contents.name}: " if titled else ""
     lines = wrap(
-        f"Gain over {contents.baseline} in points of {contents.task.shown}. o: mean over seeds{intervals}.", width
+        f"{title}Gain over {contents.baseline} in points of {contents.task.shown}. o: mean over seeds{intervals}.",
+        width,
     )
     for pair, of_pair in pairs.items():
         lines += ["", str(pair)]
