@@ -148,7 +148,7 @@ def report(
     from harness.reporting.claim_files import write_claims
     from harness.reporting.comparison import Contents, load_comparisons
     from harness.reporting.export.tensorboard import write_event_files
-    from harness.reporting.tables.formats import chosen_text
+    from harness.reporting.tables.formats import chosen_text, title
     from harness.reporting.tables.printed_table import print_table
     from harness.store import arrow, compaction
     from harness.store.store import Store
@@ -228,10 +228,12 @@ def report(
     if gap and out is None:
         _print_gaps(load_comparisons(contents, store), json_, format is Format.terminal)
     elif draw:
-        _print_charts(load_comparisons(contents, store))
+        _print_charts(load_comparisons(contents, store), titled=planned is None)
     elif columns:  # before the first is printed, each has them
         shown = "md" if format is Format.terminal else format.value
-        sys.stdout.write("".join([chosen_text(c, shown, columns, fidelity) for c in load_comparisons(contents, store)]))
+        found = load_comparisons(contents, store)
+        texts = [(title(c, shown) * (planned is None), chosen_text(c, shown, columns, fidelity)) for c in found]
+        sys.stdout.write(("" if shown == "csv" else "\n").join(head + text for head, text in texts))
     elif not products:
         layout = "paper" if paper else "fidelity" if fidelity else "table"
         for i, comparison in enumerate(load_comparisons(contents, store)):
@@ -241,10 +243,11 @@ def report(
         submissions.say_submissions(store, content.name)
 
 
-def _print_charts(comparisons: "Iterable[Comparison]") -> None:
-    from harness.reporting.figures.gain_chart import gain_chart
+def _print_charts(comparisons: "Iterable[Comparison]", titled: bool) -> None:
+    """Print a drawing of each sweep. ``titled``: with the sweep's name, as it stands among others."""
+    from harness.reporting.figures.gain_chart import fitted_chart
 
-    if not (charts := [chart for comparison in comparisons if (chart := gain_chart(comparison))]):
+    if not (charts := [chart for comparison in comparisons if (chart := fitted_chart(comparison, titled))]):
         raise UserError("--draw: no pair has results of a method and of the baseline yet")
     print("\n".join(charts), end="")
 

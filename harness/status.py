@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.console import options
-from harness.console.terminal import duration, say
+from harness.console.terminal import at_words, duration, say
 from harness.errors import UserError, collected, printable, printable_lines, raise_mistakes, shorten
 from harness.phrases import plural
 from harness.store.failure_causes import by_cause
@@ -152,7 +152,8 @@ def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) ->
     width = max((len(row["state"]) for row in rows), default=0)
     for row in rows:
         details = ", ".join(_details(row, planned.info.task))
-        print(printable(f"{row['run_id']}  {row['state']:{width}} {row['label']}  {details}".rstrip()))
+        head = f"{row['run_id']}  {row['state']:{width}}  "
+        print(at_words(printable(f"{head}{row['label']}  {details}".rstrip()), sys.stdout, len(head)))
     count = Counter(row["state"] for row in rows)
     print(", ".join(f"{count[state]} {state}" for state in sorted(count, key=_order)))
 
@@ -221,9 +222,11 @@ def _print_failures(planned: "Planned", json_: bool) -> None:
     causes = by_cause(failed)
     print(f"{len(failed)} failed, {plural(len(causes), 'cause')}")
     for failures in causes:
-        print(f"\n{len(failures)} x {printable(f'{failures[0].kind}: {failures[0].cause}')}")
+        cause = printable(f"{failures[0].kind}: {failures[0].cause}")
+        print("\n" + at_words(f"{len(failures)} x {cause}", sys.stdout))
         for failure in failures:
-            print(f"  {failure.run_id}  {printable(planned.plan.runs[failure.run_id].label)}")
+            label = printable(planned.plan.runs[failure.run_id].label)
+            print(at_words(f"  {failure.run_id}  {label}", sys.stdout, len(failure.run_id) + 2))
         if failures[0].details:
             print("    " + "\n    ".join(printable_lines(failures[0].details).strip().split("\n")[-12:]))
         print(f"  log: {printable(failures[0].log)}")

@@ -1,6 +1,7 @@
 """``python -m harness.sweep FILE``: plan, train what is missing, watch, report."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.console import options
-from harness.console.terminal import say
+from harness.console.terminal import at_words, say
 from harness.errors import EXIT_OK, EXIT_RUN_FAILED, UserError
 
 
@@ -134,7 +135,10 @@ def sweep(
         else:
             check_first_steps(planned, work.to_do, cluster)
     if not json_:
-        (print if plan else say)(work.text())
+        if plan:
+            print(at_words(work.text(), sys.stdout))
+        else:
+            say(work.text())
     if plan:
         if json_:
             print(json.dumps({**work.summary(), "run_ids": list(planned.plan.runs)}))

@@ -1,6 +1,7 @@
 """``python -m harness.tune FILE``: try settings on held-out images, then train the sweep with those that won."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.console import options
-from harness.console.terminal import say
+from harness.console.terminal import at_words, say
 from harness.errors import EXIT_OK, EXIT_RUN_FAILED
 from harness.phrases import plural
 
@@ -169,11 +170,11 @@ def _print_plan(tuning: "Tuning", json_: bool) -> None:
         summaries = {name: work.summary() for name, work in zip(names, works, strict=True)}
         print(json.dumps({**budget_dict(tuning.plan), "recorded": len(log.trials), **summaries}))
         return
-    print("\n".join(budget_lines(tuning.plan)))
+    print(at_words("\n".join(budget_lines(tuning.plan)), sys.stdout))
     print(f"{plural(len(log.trials), 'trial')} recorded")
     heads = ("the next round:", "the final runs, whichever settings win:")[-len(works) :]
     for head, work in zip(heads, works, strict=True):
-        print(f"{head}\n{work.text()}")
+        print(at_words(f"{head}\n{work.text()}", sys.stdout))
 
 
 if __name__ == "__main__":

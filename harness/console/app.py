@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import typer
 
-from harness.console.terminal import escape_output
+from harness.console.terminal import escape_output, say
 from harness.errors import EXIT_BAD_INPUT, EXIT_OK, UserError, error_lines, one_line, system_error
 
 HELP = """Compare methods of knowledge distillation (KD).
@@ -158,7 +158,7 @@ def run_app(app: typer.Typer) -> NoReturn:
 
 def _exit(*messages: str) -> NoReturn:
     for message in messages:
-        print(f"error: {one_line(message)}", file=sys.stderr)
+        say(f"error: {one_line(message)}")
     sys.exit(EXIT_BAD_INPUT)
 
 

@@ -66,15 +66,23 @@ def rough_duration(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    """Print lines for people on stderr: on a terminal wrapped at words, but for commands, which are to be copied."""
-    if sys.stderr.isatty():
-        columns = shutil.get_terminal_size().columns
-        text = "\n".join(line if "python -m" in line else _wrapped(line, columns) for line in text.split("\n"))
-    print(text, file=sys.stderr, flush=True)
+    """Print lines for people on stderr, on a terminal wrapped at words."""
+    print(at_words(text, sys.stderr), file=sys.stderr, flush=True)
 
 
-def _wrapped(line: str, columns: int) -> str:
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
+def at_words(text: str, stream: TextIO, hang: int = 2) -> str:
+    """Return lines for a stream: for a terminal wrapped at words, but for commands, which are to be copied.
+
+    ``hang``: by how many columns a line's continuation is indented more than the line.
+    """
+    if not stream.isatty():
+        return text
+    columns = shutil.get_terminal_size().columns
+    return "\n".join(line if "python -m" in line else _wrapped(line, columns, hang) for line in text.split("\n"))
+
+
+def _wrapped(line: str, columns: int, hang: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + min(hang, columns // 3))
     return textwrap.fill(
         line, max(columns, 20), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )

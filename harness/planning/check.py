@@ -198,10 +198,12 @@ def _wait(process: "subprocess.Popen[bytes]", results: Path, progress: str) -> i
     """Return the process's exit code; None when it takes too long."""
     end, pause = time.monotonic() + PATIENCE, QUIET
     while (left := end - time.monotonic()) > 0:
-        try:
-            return process.wait(min(pause, left))
-        except subprocess.TimeoutExpired:
-            done = sum(result.state != State.BEGUN for result in read_results(results).values())
-            say(progress.format(done))
-            pause = 5 * QUIET
+        code = None
+        with suppress(subprocess.TimeoutExpired):
+            code = process.wait(min(pause, left))
+        if code is None or pause > QUIET:  # also at the end, when a number has been said before
+            say(progress.format(sum(result.state != State.BEGUN for result in read_results(results).values())))
+        if code is not None:
+            return code
+        pause = 5 * QUIET
     return None

@@ -17,25 +17,30 @@ WIDTH = 80  # columns
 
 def print_chart(comparison: "Comparison") -> None:
     """Print the drawing, unless it is long."""
-    from harness.reporting.figures.gain_chart import gain_chart
+    from harness.reporting.figures.gain_chart import fitted_chart
 
-    chart = gain_chart(comparison)
+    chart = fitted_chart(comparison)
     if 0 < chart.count("\n") <= LONGEST_CHART:
         print(f"\n{chart}", flush=True)
     elif chart:
         say("`report FILE --draw` draws the gains\n")
 
 
-def say_next_steps(planned: Planned, contents: "Contents") -> None:
-    """Say which commands show more."""
+def say_next_steps(planned: Planned, contents: "Contents", has_ranks: bool) -> None:
+    """Say which commands show more, and mend what failed. ``has_ranks``: there are pairs to rank the methods over."""
     root = planned.store.root
     store = [] if root == Path("results").resolve() else ["--results", os.path.relpath(root)]
     sweep = [contents.file, *(word for change in contents.sets for word in ("--set", change)), *store]
     say("Look next:")
-    say(_step("the table with the methods' ranks and all settings", "report", *sweep, "--settings"))
+    ranks = "the methods' ranks and " if has_ranks else ""
+    say(_step(f"the table with {ranks}all settings", "report", *sweep, "--settings"))
     say(_step("figures for a paper", "report", *sweep, "--figures", "figures"))
     say(_step("all results of this store as a web page", "leaderboard", *store))
-    say(_step("the state of each run, and why some failed", "status", *sweep))
+    if "failed" in planned.states().values():
+        say(_step("why runs failed, with the ends of their logs", "status", *sweep, "--failures"))
+        say(_step("train the failed runs again, when the cause is mended", "sweep", *sweep, "--retry-failed"))
+    else:
+        say(_step("the state of each run", "status", *sweep))
     say("  what each number means: docs/statistics.md")
 
 

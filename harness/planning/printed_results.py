@@ -56,4 +56,4 @@ def print_results(planned: Planned, contents: "Contents", json_: bool, more: dic
     submissions.say_submissions(planned.store, planned.name)
     say(f"Tables (.md, .tex, .csv, .html) and records.parquet: {os.path.relpath(folder)}/")
     if sys.stdout.isatty():
-        next_steps.say_next_steps(planned, contents)
+        next_steps.say_next_steps(planned, contents, bool(written and written.ranking))

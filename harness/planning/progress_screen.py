@@ -32,7 +32,7 @@ def screen(progress: SweepProgress, elapsed: float, part: str, width: int, heigh
 
 def _running(progress: SweepProgress, width: int, height: int) -> list[Text]:
     """Return a head and a line for each run in training; where these are more than ``height``, the rest as a number."""
-    runs = sorted((run_id for run_id in progress.running), key=progress.labels.__getitem__)
+    runs = sorted(progress.training, key=progress.labels.__getitem__)
     if not runs or height < 2:
         return []
     shown = runs if len(runs) < height else runs[: height - 2]
@@ -71,8 +71,9 @@ def whole_text(progress: SweepProgress, elapsed: float, part: str) -> Iterable[s
     counts = progress.counts
     total = sum(counts.values())
     head = f"{counts['done']}/{total} done" + (f", {counts['failed']} failed" if counts["failed"] else "")
-    waiting = len(progress.open) - len(progress.running)
-    states = f"{head}, {len(progress.running)} running" + (f", {waiting} waiting" if waiting else "")
+    training = len(progress.training)
+    waiting = len(progress.open) - training
+    states = f"{head}, {training} running" + (f", {waiting} waiting" if waiting else "")
     left = f"about {rough_duration(progress.left)} left" if progress.left is not None else ""
     if not progress.running and any(reason.startswith(IN_SLURM) for reason in progress.waiting):
         left = left.replace(" left", " once started")

@@ -58,6 +58,11 @@ class SweepProgress:
         """The number of runs in each state."""
         return Counter(self.states.values())
 
+    @property
+    def training(self) -> list[str]:
+        """The runs in training, without those whose job has them but trains others of its runs first."""
+        return [k for k in self.running if self._is_training(k)]
+
     def update(self, queues: Queues) -> None:
         """Look at every run. The queues were asked before, so that no result is missed."""
         self._include(queues)

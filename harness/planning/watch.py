@@ -89,8 +89,10 @@ def news(progress: SweepProgress, width: int | None) -> list[Text]:
         head += short_labels([label], width - len(head) - _RESULT)[0] if width else label
         if progress.states[run_id] == "failed":
             failure = progress.store.failure(run_id)
-            lines.append(Text(f"{head}: FAILED: {printable(failure.cause) if failure else '?'}", style="red"))
-            if failure and failure.details and (cause := signature(failure)) not in progress.told_causes:
+            cause = signature(failure) if failure else ()
+            shown = "the cause above" if cause in progress.told_causes else failure.cause if failure else "?"
+            lines.append(Text(f"{head}: FAILED: {printable(shown)}", style="red"))
+            if failure and failure.details and cause not in progress.told_causes:
                 progress.told_causes.add(cause)
                 details = printable_lines(failure.details).strip().split("\n")[-5:]
                 lines.append(Text("    " + "\n    ".join(details), style="dim"))

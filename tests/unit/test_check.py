@@ -1,6 +1,7 @@
 """The check before training: what a first step on random images finds, in which words, and what it lets pass."""
 
 import json
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -329,3 +330,14 @@ def test_what_is_not_checked_is_said(
 def test_a_method_that_ends_the_process_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="digits_net_w8: it ends its process, with code 3"):
         check(plan(tmp_path), monkeypatch, State.BEGUN, program="exit 3")
+
+
+def test_the_check_says_how_it_ended_if_it_has_said_how_far_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = iter((1, 2))
+    passed = lambda _: {i: CheckResult(i, State.PASSED) for i in range(next(numbers))}  # noqa: E731
+    monkeypatch.setattr(planned_check, "QUIET", 0.1)
+    monkeypatch.setattr(planned_check, "read_results", passed)
+    assert planned_check._wait(subprocess.Popen(["sleep", "0.3"]), tmp_path, "{} of 2 done") == 0
+    assert capsys.readouterr().err == "1 of 2 done\n2 of 2 done\n"

@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from harness.console.progress import FilesProgress
-from harness.console.terminal import PrintableStream, say
+from harness.console.terminal import PrintableStream, at_words, say
 from harness.planning import watch
 from harness.planning.plan import plan_sweep
 from harness.planning.progress_screen import screen
@@ -237,3 +237,6 @@ def test_lines_for_people_wrap_at_words_on_a_terminal_and_commands_do_not(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     say(text)
     assert capsys.readouterr().err.split("\n")[:2] == ["a line of words that is longer than", "  forty columns"]
+    assert at_words("id  state  a label of a run that is too long", sys.stderr, 11).split("\n") == [
+        "id  state  a label of a run that is too", "           long"
+    ]  # fmt: skip

@@ -6,7 +6,9 @@ from unittest import mock
 import pytest
 import yaml
 
+from harness.planning.next_steps import say_next_steps
 from harness.planning.plan import plan_sweep
+from harness.reporting.comparison import Contents
 from harness.reporting.figures.gain_chart import WIDTH, gain_chart
 from harness.reporting.figures.gains import drawings
 from harness.store import records
@@ -24,7 +26,7 @@ Gain over student in points of top-1. o: mean over seeds, -: its 95 % interval.
 
 t > s
   kd                        +4.10 **           |                   ------o------
-  a_method_with_a_name_t..  +0.20     ---------|o----------
+  a_method_wi..hat_is_long  +0.20     ---------|o----------
   fitnets                   -0.93 **    o-     |
                                       -1.3     0                            +5.0
 """
@@ -36,9 +38,17 @@ def test_the_drawing_as_it_is_printed() -> None:
     assert chart == CHART
 
 
+def test_it_fits_a_narrow_terminal_and_long_names_still_differ() -> None:
+    names = [f"a_method_of_a_long_name_at_temperature_{t}" for t in (2, 4, 8)]
+    lines = gain_chart(compared(dict.fromkeys(["student", *names], (60.0, 61.0, 62.0))), 60).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert len({line.split()[0] for line in lines if line.startswith("  a_m")}) == 3
+
+
 def test_one_seed_has_no_interval_and_no_gains_no_drawing() -> None:
     chart = gain_chart(compared({"student": (60.0,), "kd": (61.0,)}))
     (line,) = (line for line in chart.splitlines() if " kd " in line)
+    assert "interval" not in chart
     assert ("o" in line, "-" in line) == (True, False)
     assert gain_chart(compared({"kd": (61.0,)})) == ""
     assert list(drawings(compared({"kd": (61.0,)}))) == []
@@ -68,6 +78,12 @@ def test_the_command_draws_it_also_into_a_pipe(small: None) -> None:
     drawn = run_command("report", "small.yaml", "--draw")
     assert drawn.code == 0
     assert "\ndigits_net_w8 > digits_net_w4\n" in drawn.out and "\n  kd " in drawn.out
+    Path("other.yaml").write_text(yaml.safe_dump(SWEEP | {"name": "other"}))
+    for file in ("small.yaml", "other.yaml"):
+        assert run_command("sweep", file).code == 0
+    assert all(f"{name}: Gain over" in run_command("report", "--draw").out for name in ("small", "other"))
+    columns = run_command("report", "--columns", "seeds").out
+    assert columns.startswith("## other\n\n| ") and "\n\n## small\n\n| " in columns
     assert run_command("report", "small.yaml", "--draw", "--paper").error.startswith("--draw prints a drawing")
     assert run_command("report", "small.yaml", "--draw", "--only", "method=kd").error.startswith("--draw: no pair")
 
@@ -81,4 +97,16 @@ def test_a_terminal_shows_it_under_the_table_and_a_pipe_does_not(small: None) ->
     assert "\nGain over student in points of top-1." in shown.out
     assert "Methods over" not in shown.out
     report = "python -m harness.report small.yaml --set 'seeds=[0, 1, 2]' --figures figures\n"
+    assert "  the table with all settings:\n" in shown.err, "one pair has no ranks"
+    assert "  the state of each run:\n" in shown.err and "--retry-failed" not in shown.err
     assert report in shown.err and ": python -m harness.leaderboard\n" in shown.err
+
+
+def test_failed_runs_have_their_own_next_steps(small: None, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = plan_sweep(Path("small.yaml"), Path("results"), None, ["seeds=4"])
+    run_id = next(k for k, state in planned.states().items() if state == "to do")
+    planned.store.write_failure(run_id, "code", "ValueError: no", "", "log")
+    say_next_steps(planned, Contents.of(planned.name, planned.plan), has_ranks=True)
+    said = capsys.readouterr().err
+    assert "the table with the methods' ranks and all settings" in said
+    assert " --failures\n" in said and " --retry-failed\n" in said

@@ -39,6 +39,8 @@ def progress_of(folder: Path, running: int) -> SweepProgress:
     progress.running = {k: dict(PROGRESS) for k in ids[:running]}
     if running:
         progress.running[ids[0]] = {}
+        progress.store.run(ids[0]).mkdir(parents=True, exist_ok=True)
+        progress.store.add_attempt(ids[0], log="log")
     progress.waiting = Counter({"for teacher digits_net_w8 / seed 0": 30, "for a free place": 7, "to start": 1})
     progress.left = 1234.0
     return progress
@@ -70,6 +72,15 @@ def test_a_line_a_run_with_what_tells_it_from_others(tmp_path: Path) -> None:
     ]  # fmt: skip
     wide = screen(progress_of(tmp_path, 40), 75.0, "round 2 of 4", 120, 50).plain.split("\n")[-1]
     assert wide.endswith("0/41 done, 40 running, 1 waiting, 1:15 elapsed, about 21:00 left of round 2 of 4")
+
+
+def test_a_run_whose_job_trains_others_first_waits(tmp_path: Path) -> None:
+    progress = progress_of(tmp_path, 3)
+    waits = [k for k in progress.labels if k not in progress.running][-1]
+    progress.running[waits] = {}
+    lines = screen(progress, 75.0, "", 79, 23).plain.split("\n")
+    assert lines[0].startswith("running (3)") and "3 running, 38 waiting" in lines[-1]
+    assert not any("waiting" not in line and progress.labels[waits] in line for line in lines)
 
 
 def test_a_terminal_without_unicode_gets_ascii(tmp_path: Path) -> None:
@@ -142,7 +153,7 @@ def test_what_waits_for_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         store.write_progress(k, stage="main", epoch=0, epochs=2, fraction=0.25, seconds_left=30.0, top1=None)
     progress.update(queues)
     assert progress.waiting == {"to start": 2, "for a free place": 2} and len(progress.running) == 2
-    assert progress.left and progress.left >= 60, "two jobs of one pack each follow, of which nothing was known"
+    assert progress.left and progress.left > 45, "two jobs of one pack each follow, of which nothing was known"
     for lock in locks:
         lock.release()
     dispatcher.release()
@@ -179,6 +190,7 @@ def test_a_cause_shows_its_log_once(tmp_path: Path) -> None:
     progress.update(queues)
     lines = [line.plain for line in news(progress, None)]
     assert len(lines) == 4 and sum("Traceback" in line for line in lines) == 1
+    assert sum(line.endswith("FAILED: the cause above") for line in lines) == 2
 
 
 def test_a_queue_that_is_rewritten_is_read_again(tmp_path: Path) -> None:

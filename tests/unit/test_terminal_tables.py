@@ -173,6 +173,15 @@ def test_commands_print_the_fitted_table_on_a_terminal(tmp_path: Path, monkeypat
     assert "python -m harness.report small.yaml --settings\n" in plain
 
 
+def test_states_and_mistakes_wrap_at_words_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    failures()
+    states = on_terminal(60, "harness.status", "small.yaml")
+    mistake = on_terminal(60, "harness.sweep", "small.yaml", "--plan", "--set", "methods=[a_method_of_nobody]")
+    assert max(len(line) for line in (states + mistake).splitlines()) <= 60
+    assert "student / seed 0" in states and "unknown method" in " ".join(mistake.split())
+
+
 def test_a_pipe_gets_markdown_and_the_causes_of_failures_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,13 +1,16 @@
 """The same gains in plain characters, for a terminal of 80 columns without colours."""
 
+import shutil
+from textwrap import wrap
 from typing import NamedTuple
 
+from harness.console.short_labels import ELLIPSIS, short_labels
 from harness.reporting.comparison import Comparison, Row
 from harness.reporting.figures.gains import gains_by_pair
 from harness.reporting.statistics import Interval
 from harness.reporting.tables.columns import stars
 
-WIDTH, LONGEST_NAME = 80, 24  # characters
+WIDTH, LONGEST_NAME, SHORTEST_AXIS = 80, 24, 16  # characters
 
 
 class _Axis(NamedTuple):
@@ -39,22 +42,34 @@ class _Axis(NamedTuple):
         return line
 
 
-def gain_chart(comparison: Comparison) -> str:
-    """Return a line for each method and pair: its mean gain and where that and its interval lie; "" without gains."""
+def fitted_chart(comparison: Comparison, titled: bool = False) -> str:
+    """Return the drawing for the terminal's width, or COLUMNS, but no wider than it is anywhere."""
+    return gain_chart(comparison, min(WIDTH, shutil.get_terminal_size().columns), titled)
+
+
+def gain_chart(comparison: Comparison, width: int = WIDTH, titled: bool = False) -> str:
+    """Return a line for each method and pair: its mean gain and where that and its interval lie; "" without gains.
+
+    None is longer than ``width``, if that leaves the axis its least length. ``titled``: after the sweep's name.
+    """
     contents, pairs = comparison.contents, gains_by_pair(comparison)
     rows = [row for of_pair in pairs.values() for row in of_pair]
     if not rows:
         return ""
-    margin = min(max(len(row.method) for row in rows), LONGEST_NAME) + 14
-    axis = _Axis.of(rows, WIDTH - margin)
-    lines = [
-        f"Gain over {contents.baseline} in points of {contents.task.shown}. o: mean over seeds, -: its 95 % interval."
-    ]
+    names = _short_names(list(dict.fromkeys(row.method for row in rows)))
+    margin = max(map(len, names.values())) + 14
+    axis = _Axis.of(rows, max(width - margin, SHORTEST_AXIS))
+    intervals = ", -: its 95 % interval" if any(map(_interval, rows)) else ""
+    title = f"{contents.name}: " if titled else ""
+    lines = wrap(
+        f"{title}Gain over {contents.baseline} in points of {contents.task.shown}. o: mean over seeds{intervals}.",
+        width,
+    )
     for pair, of_pair in pairs.items():
         lines += ["", str(pair)]
         for row in of_pair:
             gain = f"{row.to_baseline.mean:+.2f} {stars(row.tested):3}" if row.to_baseline else ""
-            lines.append(f"  {_shortened(row.method):{margin - 14}} {gain:>10} {_drawn(row, axis)}".rstrip())
+            lines.append(f"  {names[row.method]:{margin - 14}} {gain:>10} {_drawn(row, axis)}".rstrip())
     return "\n".join([*lines, " " * margin + axis.labels()]) + "\n"
 
 
@@ -62,8 +77,12 @@ def _interval(row: Row) -> Interval | None:
     return row.tested.interval if row.tested else None
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 2] + ".."
+def _short_names(names: list[str]) -> dict[str, str]:
+    """Return names that fit and still differ, by the names."""
+    if max(map(len, names)) <= LONGEST_NAME:
+        return {name: name for name in names}
+    short = (name.replace(ELLIPSIS, "..") for name in short_labels(names, LONGEST_NAME - 1))
+    return dict(zip(names, short, strict=True))
 
 
 def _drawn(row: Row, axis: _Axis) -> str:

@@ -192,7 +192,7 @@ def _fitted(
     )
     yield from fitted.lines
     if fitted.left_out:
-        yield from wrapped(f"Too wide for here: {'; '.join(fitted.left_out)} (see {MORE}).", width, style="dim")
+        yield from wrapped(f"No room for {'; '.join(fitted.left_out)} (see {MORE}).", width, style="dim")
 
 
 def _legend(comparison: Comparison, width: int) -> Iterator[Text]:
@@ -200,8 +200,11 @@ def _legend(comparison: Comparison, width: int) -> Iterator[Text]:
     baseline = printable(comparison.contents.baseline)
     parts = [f"{BEST} the best of its pair"] if any(row.last for row in comparison.rows) else []
     if any(row.to_baseline for row in comparison.rows):
-        parts.append(f"vs {baseline}: mean difference to it, seed by seed")
-    if any(row.tested for row in comparison.rows):
+        parts.append(f"vs {baseline}: mean difference to {baseline}, seed by seed")
+    tested = [row.tested.p_holm for row in comparison.rows if row.tested]
+    if tested and min(tested) >= ERROR:
+        parts.append(f"no difference is significant (p < {ERROR:g})")
+    elif tested:
         parts.append(", ".join(f"{star} p < {p:g}".replace(" ", TIED) for p, star in reversed(columns.STARS)))
     if any(map(columns.seeds_to_tell_text, comparison.rows)):
         name = columns.SEEDS_TO_TELL.replace(" ", TIED)
