@@ -168,8 +168,8 @@ def reading_notes(comparison: Comparison) -> Iterator[str]:
         if '"reading":' in text:  # few: the others need no parsing
             lines.setdefault(Science.from_text(text).method.params["reading"], []).append(line.method)
     if lines:
-        readings = (f"{reading} ({', '.join(dict.fromkeys(lines[reading]))})" for reading in sorted(lines))
-        yield f"Readings of methods whose paper and code differ: {', '.join(readings)}."
+        readings = (f"{', '.join(dict.fromkeys(lines[reading]))} as in the {reading}" for reading in sorted(lines))
+        yield f"Where a paper and its authors' code differ: {'; '.join(readings)}."
 
 
 def _by_pair(contents: Contents, changes: list[RecipeChange]) -> list[str]:
