@@ -343,7 +343,7 @@ def test_latex_compiles_and_fits_its_page(home: None) -> None:
 
 
 def test_equal_results_stay_with_their_methods() -> None:
-    """Of a pair are its teacher's score, seeds and seconds; a method's interval or score is not, even if all agree."""
+    """Only the teacher's score, seeds and seconds are said once for a pair, not a score or its interval."""
     tops: Tops = {("t", "s", m): [60.0, 61.0, 62.0] for m in ("kd", "crd")}
     tex = formats.latex(compared(tops))
     assert (
