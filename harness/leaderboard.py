@@ -42,7 +42,7 @@ def leaderboard(
     store = Store.at(results)
     page = out or store.leaderboard
     sources = _sources(store)
-    if not (sources.done or watch):
+    if not (sources.done or sources.failed or watch):
         raise UserError(f"{results}: no record yet; run a sweep first")
     took = _write(store, page)
     print(page)

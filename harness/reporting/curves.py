@@ -59,5 +59,6 @@ def mean_and_std(curves: Sequence[Curve]) -> tuple[Curve, NDArray[np.float64]]:
     else:
         common = np.array(sorted(set.intersection(*(set(c.epochs.tolist()) for c in curves))), np.int64)
         values = np.array([c.values[np.isin(c.epochs, common)] for c in curves])
-    std = values.std(0, ddof=1) if len(curves) > 1 else np.zeros(len(common))
-    return Curve(common, values.mean(0)), std
+    with np.errstate(invalid="ignore", over="ignore"):  # of runs that diverged
+        std = values.std(0, ddof=1) if len(curves) > 1 else np.zeros(len(common))
+        return Curve(common, values.mean(0)), std

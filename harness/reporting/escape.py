@@ -2,6 +2,7 @@
 
 import html
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from harness.errors import printable
@@ -13,6 +14,8 @@ _TEX = {
     "≥": r"$\geq$", "†": r"$\dagger$", "▲": r"$\triangle$", "▼": r"$\triangledown$", "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
 }  # fmt: skip
+_GREEK = "alpha beta gamma delta varepsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau varphi chi psi omega"
+_TEX |= {letter: rf"$\{name}$" for letter, name in zip("αβγδεζηθκλμνξπρστφχψω", _GREEK.split(), strict=True)}
 # The least that Markdown would interpret, as people read the source too: wrn_40_2 stays as it is.
 _MARKDOWN = re.compile(
     r"[\\`|~$]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|\](?=[(\[:])"
@@ -25,7 +28,7 @@ _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNOR
 
 
 def escape_tex(text: str) -> str:
-    return "".join(_TEX.get(c, c) for c in printable(text))
+    return "".join(_TEX.get(c, c) for c in unicodedata.normalize("NFC", printable(text)))
 
 
 def tex_row(cells: Iterable[str]) -> str:

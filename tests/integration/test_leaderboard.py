@@ -19,6 +19,7 @@ from PIL import Image
 
 from harness.reporting import statistics
 from harness.reporting.comparison import Contents, Spread
+from harness.reporting.leaderboard.board import build_board
 from harness.spec.sweep_plan import Cell
 from harness.store import checksums, files, records
 from harness.store.store import Store
@@ -270,7 +271,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             status = "done" if score is not None else "diverged"
             put(store, record(last, score, status=status, cost_total_s=3600 * hours, attempts=2, teacher_top1=72.5))
             cells.append(Cell("resnet56", last.student, name, seed, last.run_id, TEACHER.run_id))
-    Contents("sweep", "", "cifar100", (240,), tuple(cells)).write(store.table_folder("sweep"))
+    Contents(LONG[:60], "", "cifar100", (240,), tuple(cells)).write(store.table_folder(LONG[:60]))
     trial = science(method=KD, dataset=TRIAL)
     put(store, record(trial, 70.0, evaluated_on="validation"))
     tried = Trial("kd", 0, 0, {}, (trial.run_id,), 240, 1, 70.0, "done")
@@ -309,8 +310,11 @@ def test_nothing_is_cut(chromium: Any, mixed: Path, size: tuple[int, int]) -> No
         shown = page.locator("tr.line", has=page.get_by_role("link", name="kd", exact=True)).locator("td:visible")
         texts = [text.strip() for text in shown.all_inner_texts() if text.strip()]
         assert {"+4.00 ± 1.00", "65.00 ± 1.00", "2 GPU-h"} <= set(texts), texts
-        page.goto(mixed.as_uri() + "#view=about")
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        named = page.evaluate("lines.find((line) => line.names[0] === 'mine').id")
+        for view, shown in (("view=about", "#about"), (f"line={named}", "#detail")):
+            page.goto(f"{mixed.as_uri()}#{view}")
+            page.wait_for_selector(f"{shown} h2")
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @needs_browser
@@ -375,6 +379,10 @@ def test_back_and_forward(chromium: Any, mixed: Path) -> None:
         assert page.locator("[name=method]").input_value() == "kd"
         page.locator("[name=q]").fill("nothing has this")
         assert page.locator("#nothing").is_visible()
+    with opened(chromium, mixed, "#method=gone") as page:
+        assert page.locator("[name=method]").input_value() == "gone", "a filter that no row meets is seen"
+        page.locator("[name=q]").fill("kd")
+        assert page.evaluate("location.hash") == "#q=kd&method=gone"
 
 
 @needs_browser
@@ -408,6 +416,14 @@ def test_two_rows_are_compared(chromium: Any, mixed: Path) -> None:
         for other in ("#compare=a,b", "#compare=", "#compare=__proto__,<img>"):
             page.goto(mixed.as_uri() + other)
             assert "does not have the two rows" in page.locator("#compare").inner_text()
+        line, pupil, teacher = (
+            page.evaluate(f"lines.find({one}).id")
+            for one in ("(l) => l.rank", "(l) => l.method === 'student' && !l.teaches", "(l) => l.teaches")
+        )
+        page.goto(f"{mixed.as_uri()}#compare={line},{line}")
+        assert "names one row twice" in page.locator("#compare").inner_text()
+        page.goto(f"{mixed.as_uri()}#compare={pupil},{teacher}")
+        assert "different protocols or students" in page.locator("#compare").inner_text()
     with opened(chromium, mixed, address, viewport={"width": 390, "height": 844}) as page:
         page.wait_for_selector("#compare .panels svg")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -667,5 +683,18 @@ def test_follows_a_store(tmp_path: Path) -> None:
 
 
 def test_a_store_without_records_is_refused(tmp_path: Path) -> None:
+    """Failures are enough for a page."""
     assert "no record yet" in run_command("leaderboard", "--results", tmp_path).error
     assert list(tmp_path.iterdir()) == []
+    Store(tmp_path).write_failure("f" * 16, "code", "the cause", "", "")
+    assert run_command("leaderboard", "--results", tmp_path).code == 0
+
+
+def test_states_of_a_users_code_are_told_apart(tmp_path: Path) -> None:
+    """One name is two students if its code has changed: their rows are not compared, and their groups not alike."""
+    store = Store(tmp_path)
+    for state in "12":
+        put(store, record(science(student="mine:Net", student_source=state * 64), 60.0))
+    put(store, record(science(student="other:Net", student_source="1" * 64), 60.0))
+    groups = build_board(store).overview["groups"]
+    assert [group["student"] for group in groups] == ["mine:Net (111111)", "mine:Net (222222)", "other:Net"]

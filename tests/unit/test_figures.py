@@ -1,6 +1,8 @@
 """The figures, drawn by the command from a store's records."""
 
+import io
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from PIL import Image
 
 from harness.planning.plan import plan_sweep
-from harness.reporting.comparison import Comparison, Contents, Row, Spread
+from harness.reporting.comparison import Comparison, Contents, Row, Spread, compare
 from harness.reporting.curves import Curve, mean_and_std
-from harness.reporting.figures import style, training
+from harness.reporting.figures import gains, pareto, style, training
 from harness.reporting.figures.capacity_gap import points
 from harness.reporting.figures.pareto import front
 from harness.spec import models
 from harness.spec.sweep_plan import Cell
 from harness.store import records
 from tests.support.cli import run_command
-from tests.support.comparisons import SWEEP, row
+from tests.support.comparisons import SWEEP, row, table
+from tests.support.sciences import make_science
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +42,14 @@ def line(teacher: str, method: str, mean: float | None, student: str = "digits_n
 
 def comparison(*rows: Row) -> Comparison:
     return Comparison(Contents("n", "", "digits", (1,), ()), rows, 1, "test", 1)
+
+
+def compared_pairs(tops: dict[tuple[str, str, str], tuple[float, ...]]) -> Comparison:
+    ids = {line: [f"{'-'.join(line)}-{seed}" for seed in range(len(own))] for line, own in tops.items()}
+    cells = [Cell(*line, seed, run_id, None) for line, own in ids.items() for seed, run_id in enumerate(own)]
+    science = make_science("s", epochs=20).text
+    rows = [row(r, v, v, science=science) for line, own in ids.items() for r, v in zip(own, tops[line], strict=True)]
+    return compare(Contents("n", "", "digits", (20,), tuple(cells)), table(rows))
 
 
 def test_points_go_from_the_smallest_teacher_to_the_largest() -> None:
@@ -88,6 +100,27 @@ def test_drawn_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "digits: digits_net_w4" in labels("capacity_gap_digits_net_w4")
     result = run_command("verify", "--tables", "figures")
     assert result.code == 0, f"the same records give the same bytes: {result}"
+
+
+def test_long_and_foreign_names_stay_in_the_figure() -> None:
+    """They are broken into lines. Nothing is at a figure's edge, and no letter without a sign is a warning."""
+    methods = ("student", "\u77e5\u8b58", "_my_package.methods:Mine(alpha=0.5, betas=[1, 2, 3], temperature=4.0)")
+    pairs = [(f"a_teacher_with_a_long_name_{i}", "a_student_with_a_name_as_long_as_the_axis") for i in range(4)]
+    for names in (pairs[:1], pairs):
+        shown = compared_pairs({(*pair, m): (60.0, 60.0 + i) for pair in names for i, m in enumerate(methods)})
+        for drawing in (*gains.drawings(shown), *pareto.drawings(shown)):
+            with warnings.catch_warnings(action="error"):
+                image = np.asarray(Image.open(io.BytesIO(style.render(drawing, "png")["png"])).convert("L"))
+            assert image[:, [0, -1]].min() == image[[0, -1]].min() == 255, drawing.name
+
+
+def test_curves_without_two_finite_points_are_not_drawn() -> None:
+    shown = compared_pairs({("t", "s", m): (60.0, 61.0) for m in ("student", "kd")})
+    epochs = np.arange(1, 4)
+    for values, drawn in (([np.nan] * 3, []), ([2.0, np.inf, np.nan], []), ([1.0, 2.0, np.inf], ["curves_t_s"])):
+        curves = {run: {"test_top1": Curve(epochs, np.array(values))} for row in shown.rows for run in row.run_ids}
+        with warnings.catch_warnings(action="error"):
+            assert [drawing.name for drawing in training.drawings(shown, curves)] == drawn
 
 
 def test_verify_draws_the_figures_next_to_tables_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

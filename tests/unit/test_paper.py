@@ -39,6 +39,7 @@ from tests.support.sciences import make_science
 SCIENCE = make_science("s", epochs=20).text
 FORMATS = tuple(render.FORMATS)
 HOSTILE = r"""<script>alert(1)</script> | a_b _c_ & &lt; \input{x} 50% #$~^ `x` *y* [z](u) " onclick="x' """
+ADDRESS = "https://example.org/" + "a_long/path~of%20parts#x&y?" * 9
 
 # made-up records ------------------------------------------------------------------------------------------------------
 
@@ -49,7 +50,11 @@ Tops = dict[
 
 def compared(tops: Tops, **more: Any) -> Comparison:
     """Return a comparison with these results. A line without any value has no record either."""
-    cells = [Cell(*line, seed, f"{'-'.join(line)}-{seed}", None) for line, values in tops.items() for seed in range(2)]
+    cells = [
+        Cell(*line, seed, f"{'-'.join(line)}-{seed}", None)
+        for line, values in tops.items()
+        for seed in range(max(2, len(values)))
+    ]
     rows = [
         row(f"{'-'.join(line)}-{seed}", top, top, status="done" if top is not None else "diverged", science=SCIENCE)
         for line, values in tops.items()
@@ -317,16 +322,36 @@ def test_latex_compiles_and_fits_its_page(home: None) -> None:
     """One document for all, as a compiler takes half a second to start."""
     finish(CIFAR)
     hostile = compared({("t|", "s_", m): [60.0, 61.0 + len(m)] for m in ("student", HOSTILE, "a&b")})
-    hostile = replace(hostile, contents=replace(hostile.contents, name="h", note=f"{HOSTILE} [x] − × → ≤ ≥ † ↑ ↓"))
+    hostile = replace(
+        hostile,
+        contents=replace(
+            hostile.contents, name="h", note=f"{HOSTILE} [x] − × → ≤ ≥ † ↑ ↓ τ café cafe\u0301 知 \U0001f600 {ADDRESS}"
+        ),
+    )
     many = {(f"a_teacher_with_a_long_name_{i}", "s", f"m{k}"): [60.0, 61.0 + k] for i in range(5) for k in range(48)}
+    short = {(f"package.module:Net(width={i}, names={'x' * 60})", "s", m): [60.0] for i in range(13) for m in "abc"}
     long = compared(many, idle_settings=("a sentence that is long " * 300,))
     tex = "".join(Path(f"results/tables/cifar/{name}.tex").read_text() for name in ("paper", "table"))
-    for shown in (hostile, replace(long, contents=replace(long.contents, name="long"))):
+    pairs = compared(short)
+    pairs = replace(pairs, contents=replace(pairs.contents, name="pairs"))
+    for shown in (hostile, pairs, replace(long, contents=replace(long.contents, name="long"))):
         tex += render.latex(paper(shown, None, None)) + formats.latex(shown)
     for options in ("", "twocolumn"):
         log = log_of(tex, Path(), options)
         assert "Overfull" not in log and "too large" not in log
         assert "undefined" not in log and "Missing character" not in log and "multiply defined" not in log
+
+
+def test_equal_results_stay_with_their_methods() -> None:
+    """Only the teacher's score, seeds and seconds are said once for a pair, not a score or its interval."""
+    tops: Tops = {("t", "s", m): [60.0, 61.0, 62.0] for m in ("kd", "crd")}
+    tex = formats.latex(compared(tops))
+    assert (
+        r"\itshape t $>$ s; teacher's top-1 90.00; seeds 3" in tex and "top-1 last 6" not in tex and "CI [" not in tex
+    )
+    assert tex.count("[58.52, 63.48]") == 2
+    tex = formats.latex(compared({line: values[:1] for line, values in tops.items()}))
+    assert tex.count(r"& 60.00 & 60.00") == 2
 
 
 # with a store ---------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ A method has the same colour, line and marker in every figure of a sweep.
 import io
 import math
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ else:
 
 COLUMN, PAGE = 3.3, 6.9  # inches: one column of a two-column page, and both
 LETTER, LEGEND_LINE = 0.06, 0.16  # inches that the legend's font takes: a letter's width, a line's height
+KEY = 0.45  # inches of a legend's line and marker
 MANY = 12  # methods in one figure: it is then as wide as the page, and so is its legend
 # Okabe and Ito 2008, "Color Universal Design": distinct under the usual colour deficiencies.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -75,11 +77,14 @@ def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
         rcParams.update(STYLE)
         figure = Figure(figsize=drawing.size, layout="constrained")
         drawing.draw(figure)
+        _wrap_labels(figure)
         _add_title(figure, drawing.title)
         _add_legend(figure)
         for form in formats:
-            out = io.BytesIO()
-            figure.savefig(out, format=form, dpi=drawing.dpi if form == "png" else "figure", metadata=FORMATS[form])
+            out, dpi = io.BytesIO(), drawing.dpi if form == "png" else "figure"
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph .* missing")  # a letter without a sign is drawn as a box
+                figure.savefig(out, format=form, dpi=dpi, metadata=FORMATS[form])
             contents[form] = out.getvalue()
     return contents
 
@@ -127,12 +132,21 @@ def set_log_ticks(axis: Any, parts: Sequence[int]) -> None:
     axis.set_major_formatter("{x:g}")
 
 
+def _wrap_labels(figure: Figure) -> None:
+    """Break labels of axes that are longer than their share of the figure, as with a long name in them."""
+    width, height = 0.9 * figure.get_size_inches()  # as their font is larger than the legend's
+    for axes in figure.axes:
+        if spec := axes.get_subplotspec():
+            axes.set_xlabel(wrapped(axes.get_xlabel(), width / spec.get_gridspec().ncols))
+            axes.set_ylabel(wrapped(axes.get_ylabel(), height / spec.get_gridspec().nrows))
+
+
 def _add_title(figure: Figure, title: str) -> None:
     if title:
         width, height = figure.get_size_inches()
-        lines = textwrap.wrap(text(title), int(width / LETTER))
-        figure.set_size_inches(width, height + LEGEND_LINE * len(lines))
-        figure.suptitle("\n".join(lines), fontsize=STYLE["axes.titlesize"])
+        shown = wrapped(title, width)
+        figure.set_size_inches(width, height + LEGEND_LINE * lines(shown))
+        figure.suptitle(shown, fontsize=STYLE["axes.titlesize"])
 
 
 def _add_legend(figure: Figure) -> None:
@@ -142,12 +156,23 @@ def _add_legend(figure: Figure) -> None:
     if not handles:
         return
     width, height = figure.get_size_inches()
-    columns = max(1, int(width / (0.45 + LETTER * max(map(len, handles)))))
-    figure.set_size_inches(width, height + LEGEND_LINE * math.ceil(len(handles) / columns))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
+    columns = max(1, int(width / (KEY + LETTER * max(map(len, handles)))))
+    labels = [wrapped(label, width - KEY) for label in handles]
+    figure.set_size_inches(width, height + LEGEND_LINE * lines(*labels) * math.ceil(len(handles) / columns))
+    figure.legend(handles.values(), labels, loc="outside lower center", ncols=columns)
 
 
 def text(name: str) -> str:
     """Return a name for a figure, on one line; a leading ``_`` gets a space, as matplotlib's legend drops it."""
     shown = one_line(name)
     return f" {shown}" if shown.startswith("_") else shown
+
+
+def wrapped(name: str, inches: float) -> str:
+    """Return a name for a figure, on as many lines as this width makes of it."""
+    return "\n".join(textwrap.wrap(text(name), max(1, int(inches / LETTER)), drop_whitespace=False))
+
+
+def lines(*texts: str) -> int:
+    """Return the most lines that a text has."""
+    return max(len(one.splitlines()) for one in texts)

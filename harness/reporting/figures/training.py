@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from harness.phrases import file_name
 from harness.reporting.comparison import Comparison
 from harness.reporting.curves import Curve, Curves, mean_and_std
@@ -109,7 +111,9 @@ def _drawing(
     name: tuple[str, ...], caption: str, panels: Sequence[Panel], title: str, looks: Looks
 ) -> Iterator[Drawing]:
     """Yield a figure of the panels with curves, or as many as hold them."""
-    panels = [p for p in panels if any(len(mean_and_std(line)[0].epochs) > 1 for line in p.lines.values())]
+    panels = [
+        p for p in panels if any(np.isfinite(mean_and_std(line)[0].values).sum() > 1 for line in p.lines.values())
+    ]
     for start in range(0, len(panels), _MOST):
         shown = panels[start : start + _MOST]
         columns = min(len(shown), _COLUMNS)

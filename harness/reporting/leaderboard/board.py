@@ -72,7 +72,7 @@ def build_board(store: Store) -> Board:
     teachers = frozenset(run_id for content in contents for cell in content.cells for run_id in cell.needed_runs)
     entries = leaderboard.leaderboard_entries(table, _sweep_entries(contents), teachers)
     positions = {line.id: i for i, line in enumerate(entries)}
-    groups = pair_groups(entries, leaderboard.ambiguous_teachers(entries))
+    groups = pair_groups(entries, leaderboard.ambiguous_names(entries))
     settings = {line_id: own for group in groups for line_id, own in group.settings.items()}
     trials, damaged = _trials(store, entries)
     chunks = chunks_of(entries)

@@ -262,13 +262,17 @@ def _per_hour(gain: Spread | None, cost: Cost | None, reference: Cost | None) ->
     return gain.mean / extra if extra >= max(_LEAST_EXTRA_HOURS, _LEAST_EXTRA * reference.hours) else None
 
 
-def ambiguous_teachers(entries: Iterable[LeaderboardEntry]) -> set[tuple[str, str]]:
-    """Return (protocol, teacher's name) where one name stands for several teachers."""
-    keys = {
-        (line.protocol.id, teacher, line.teacher_key) for line in entries if (teacher := line.science.teacher_model)
-    }
-    counts = Counter((protocol, teacher) for protocol, teacher, _ in keys)
-    return {names for names, count in counts.items() if count > 1}
+def ambiguous_names(entries: Iterable[LeaderboardEntry]) -> set[tuple[str, str, str]]:
+    """Return (protocol, "teacher" or "student", name) where one name stands for several teachers, or for several states
+    of a student's code.
+    """
+    keys = set[tuple[str, str, str, str | None]]()
+    for line in entries:
+        if teacher := line.science.teacher_model:
+            keys.add((line.protocol.id, "teacher", teacher, line.teacher_key))
+        keys.add((line.protocol.id, "student", line.science.student, line.science.student_source))
+    counts = Counter(key[:3] for key in keys)
+    return {name for name, count in counts.items() if count > 1}
 
 
 def _short(text: str) -> str:

@@ -43,8 +43,9 @@ async function showCompare({ compared }) {
   const view = byId("compare");
   const both = compared.map((id) => lineById.get(id));
   const back = make("a", { href: tableHash || "#", class: "back" }, "\u2190 Table");
-  if (both.length !== 2 || both.includes(undefined)) {
-    view.replaceChildren(back, make("p", {}, "This store does not have the two rows of this address."));
+  if (both.length !== 2 || both.includes(undefined) || both[0] === both[1]) {
+    const why = both.length === 2 && both[0] && both[0] === both[1] ? "The address names one row twice." : "This store does not have the two rows of this address.";
+    view.replaceChildren(back, make("p", {}, why));
     return;
   }
   const details = await Promise.all(both.map((line) => (line.chunk === null ? null : runsOf(line))));
@@ -62,7 +63,7 @@ async function showCompare({ compared }) {
 
 const nameLink = (line, kind) => make("a", { href: `#line=${line.id}`, class: kind }, heading("span", line));
 
-const alike = (a, b) => a.protocol === b.protocol && a.groups.some((g) => b.groups.some((h) => g.student === h.student));
+const alike = (a, b) => a.protocol === b.protocol && a.teaches === b.teaches && a.groups.some((g) => b.groups.some((h) => g.student === h.student));
 
 function sideBySide(...both) {
   const rows = [["Last", (l) => spread(l.last)], ["Best", (l) => spread(l.best)], ["Over the student", (l) => [sign(l.to_baseline)]], ["Over KD", (l) => [sign(l.to_reference)]],

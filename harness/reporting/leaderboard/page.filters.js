@@ -34,6 +34,14 @@ function setUpFilters() {
   });
 }
 
+/** Set a field; a value of an address that no row has is added to a field's choices, so that it is seen. */
+function choose(field, value) {
+  field.value = value;
+  if (field.value === value || !field.options) return;
+  field.append(make("option", { value }, `${value} (no row)`));
+  field.value = value;
+}
+
 let scrolled = 0; // how far the table was scrolled when it was left
 
 function showTable(shown) {
@@ -42,7 +50,7 @@ function showTable(shown) {
   for (const name of FILTERS) {
     const field = form.elements[name];
     if (field.type === "checkbox") field.checked = Boolean(shown.filters[name]);
-    else if (field.value !== shown.filters[name]) field.value = shown.filters[name];
+    else if (field.value !== shown.filters[name]) choose(field, shown.filters[name]);
   }
   const active = FILTERS.filter((name) => name !== "q" && shown.filters[name]).length;
   byId("more").textContent = active ? `Filters (${active})` : "Filters";

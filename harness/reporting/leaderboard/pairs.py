@@ -35,11 +35,11 @@ class RowSettings:
     changed: Mapping[str, str] = field(default_factory=dict)  # further ones that are not the method's defaults
 
 
-def pair_groups(entries: Sequence[LeaderboardEntry], ambiguous: Set[tuple[str, str]]) -> list[PairGroup]:
+def pair_groups(entries: Sequence[LeaderboardEntry], ambiguous: Set[tuple[str, str, str]]) -> list[PairGroup]:
     """Return the groups by protocol and pair. A student trained alone is in the group of each of its pairs.
 
     Args:
-        ambiguous: (protocol, teacher's name) where one name stands for several teachers.
+        ambiguous: as ``ambiguous_names`` returns.
     """
     of_teacher = {run_id: line for line in entries if line.teaches for run_id in line.run_ids}
     rows = [line for line in entries if not line.teaches]
@@ -66,7 +66,7 @@ def _group(
     distilled: Sequence[LeaderboardEntry],
     alone: Sequence[LeaderboardEntry],
     of_teacher: Mapping[str, LeaderboardEntry],
-    ambiguous: Set[tuple[str, str]],
+    ambiguous: Set[tuple[str, str, str]],
 ) -> PairGroup:
     entries = (*distilled, *alone)
     first = entries[0]
@@ -74,7 +74,7 @@ def _group(
     return PairGroup(
         protocol=first.protocol,
         teacher=teacher_name(first, ambiguous) if distilled else "",
-        student=first.science.student,
+        student=student_name(first, ambiguous),
         entries=entries,
         baseline=next((line for line in alone if not (line.settings or line.teaches)), None),
         teacher_score=next((score for score in scores if score is not None), None),
@@ -83,10 +83,16 @@ def _group(
     )
 
 
-def teacher_name(line: LeaderboardEntry, ambiguous: Set[tuple[str, str]]) -> str:
+def teacher_name(line: LeaderboardEntry, ambiguous: Set[tuple[str, str, str]]) -> str:
     """Return a teacher's name, with digits of its key where several teachers have it; empty without a teacher."""
     name = line.science.teacher_model or ""
-    return f"{name} ({line.teacher_key[:DIGITS]})" if (line.protocol.id, name) in ambiguous else name
+    return f"{name} ({line.teacher_key[:DIGITS]})" if (line.protocol.id, "teacher", name) in ambiguous else name
+
+
+def student_name(line: LeaderboardEntry, ambiguous: Set[tuple[str, str, str]]) -> str:
+    """Return a student's name, with digits of its code's hash where several states of the code have it."""
+    name, source = line.science.student, line.science.student_source
+    return f"{name} ({source[:DIGITS]})" if source and (line.protocol.id, "student", name) in ambiguous else name
 
 
 def _row_settings(entries: Iterable[LeaderboardEntry]) -> dict[str, RowSettings]:

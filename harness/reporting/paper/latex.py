@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from harness.errors import one_line
 from harness.reporting import latex_floats
 from harness.reporting.escape import escape_tex, tex_row
-from harness.reporting.latex_floats import MOST_LETTERS, MOST_ROWS, PACKAGES
+from harness.reporting.latex_floats import MOST_LETTERS, MOST_ROWS
 from harness.reporting.paper import format
 from harness.reporting.paper.format import Block, Head
 from harness.reporting.paper.table import Entry, Paper, PaperLine
@@ -22,7 +22,7 @@ def latex(paper: Paper) -> str:
     blocks = [_latex_block(paper, block, lines) for block in _fitting_blocks(paper) for lines in _pages(paper.lines)]
     floats = latex_floats.floats(caption, f"tab:{label}", blocks, notes)
     runs = (f"% {one}" for one in (f"{format.RUNS}. {format.RUNS_NOTE}", *format.runs(paper)))
-    return "\n".join([PACKAGES, *floats, *runs]) + "\n"
+    return "\n".join([latex_floats.document(floats), *runs]) + "\n"
 
 
 def _fitting_blocks(paper: Paper) -> list[Block]:

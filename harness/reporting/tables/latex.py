@@ -3,26 +3,28 @@
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 
 from harness.reporting.escape import escape_tex, tex_row
-from harness.reporting.latex_floats import MOST_LETTERS, MOST_ROWS, PACKAGES, Block, floats
+from harness.reporting.latex_floats import MOST_LETTERS, MOST_ROWS, Block, document, floats
 from harness.reporting.tables.columns import Lines
 from harness.reporting.tables.text import Section
 
 _NUMBERS = re.compile(r"[-+\d.,\[\]± ]*")
 _MINUS = re.compile(r"(?<![\w.-])-(?=\d)")
 _MARK = re.compile(r" ?(\*+)$")
+_OF_PAIR = re.compile("teacher's .*|seeds|seconds per run|verdict .*")
 _SPACE, _NAME = 2, 8  # letters between columns, and that a column's name has at least before it is broken
+_RULE = 0.5  # of a row's height
 _SHRUNK = 0.12  # of the width: by so much a group is rather shrunk than parted
 Cells = tuple[str, ...]
 
 
 def latex(sections: Iterable[Section]) -> str:
     r"""Return floats to \input."""
-    return "\n".join([PACKAGES, *(line for section in sections for line in _floats(section))]) + "\n"
+    return document(line for section in sections for line in _floats(section)) + "\n"
 
 
 def _floats(section: Section) -> Iterator[str]:
@@ -30,35 +32,45 @@ def _floats(section: Section) -> Iterator[str]:
     first, *notes = section.remarks
     caption = f"{section.title}. {first}" if section.title else first
     body = section.lines[1:]
-    shared = _shared_columns(body)
+    shared = _shared_columns(section.lines[0], body)
     groups = _column_groups(section.lines, shared)
-    blocks = (_block(section.lines[0], lines, group, shared) for lines in _row_groups(body) for group in groups)
+    heads = _pair_heads(section.lines[0], body, shared)
+    blocks = (_block(section.lines[0], lines, group, heads) for lines in _row_groups(body, heads) for group in groups)
     yield from floats(escape_tex(caption), "", blocks, map(escape_tex, notes))
 
 
-def _shared_columns(body: Sequence[Cells]) -> list[int]:
+def _shared_columns(names: Cells, body: Sequence[Cells]) -> list[int]:
     """Return the columns that each pair has one text in, as its teacher's score: these are said once, with the pair.
 
-    Means over seeds stay with their methods, even if they are equal.
+    Results of methods stay with them, even if they are equal; a column without any is left out.
     """
     pairs = [list(of_pair) for _, of_pair in groupby(body, key=itemgetter(0))]
     if not all(len(of_pair) > 1 for of_pair in pairs):
         return []
     texts = {i: [{line[i] for line in of_pair} for of_pair in pairs] for i in range(2, len(body[0]))}
-    return [i for i, sets in texts.items() if all(len(one) == 1 and "±" not in min(one) for one in sets)]
+    alike = {i: set.union(*sets) for i, sets in texts.items() if all(len(one) == 1 for one in sets)}
+    return [i for i, own in alike.items() if own == {""} or _OF_PAIR.fullmatch(names[i])]
 
 
-def _row_groups(body: Sequence[Cells]) -> Iterator[list[Cells]]:
+def _pair_heads(names: Cells, body: Sequence[Cells], shared: Sequence[int]) -> dict[str, list[str]]:
+    """Return the lines of text above the rows of each pair: its name and what it shares."""
+    first = {pair: next(of_pair) for pair, of_pair in groupby(body, key=itemgetter(0))}
+    said = {pair: [pair, *(f"{names[i]} {line[i]}" for i in shared if line[i])] for pair, line in first.items()}
+    return {pair: textwrap.wrap("; ".join(texts), MOST_LETTERS) for pair, texts in said.items()}
+
+
+def _row_groups(body: Sequence[Cells], heads: Mapping[str, Sequence[str]]) -> Iterator[list[Cells]]:
     """Yield the lines of as many pairs as fit on a page; a pair with more is broken."""
-    group: list[Cells] = []
-    for _, of_pair in groupby(body, key=itemgetter(0)):
-        lines = list(of_pair)
+    group, rows = list[Cells](), 0.0
+    for pair, of_pair in groupby(body, key=itemgetter(0)):
+        lines, head = list(of_pair), len(heads[pair]) + _RULE
         for start in range(0, len(lines), MOST_ROWS):
             piece = lines[start : start + MOST_ROWS]
-            if group and len(group) + len(piece) + len({line[0] for line in group}) > MOST_ROWS:
+            if group and rows + head + len(piece) > MOST_ROWS:
                 yield group
-                group = []
+                group, rows = [], 0.0
             group += piece
+            rows += head + len(piece)
     yield group
 
 
@@ -85,7 +97,9 @@ def _width(column: Sequence[str]) -> int:
     return max(map(len, [*name.split(), *texts, name[:_NAME]]))
 
 
-def _block(names: Cells, lines: Sequence[Cells], group: Sequence[int], shared: Sequence[int]) -> Block:
+def _block(
+    names: Cells, lines: Sequence[Cells], group: Sequence[int], pair_heads: Mapping[str, Sequence[str]]
+) -> Block:
     columns = [[names[i], *(line[i] for line in lines)] for i in (1, *group)]
     heads = [textwrap.wrap(column[0], _width(column), break_long_words=False) for column in columns]
     sides = ["l", *("r" if all(map(_NUMBERS.fullmatch, texts)) else "l" for _, *texts in columns[1:])]
@@ -93,15 +107,13 @@ def _block(names: Cells, lines: Sequence[Cells], group: Sequence[int], shared: S
         rf"\begin{{tabular}}{{{''.join(sides)}}}",
         *(r"\toprule", tex_row(map(_head, heads, sides))),
     ]
-    pairs = 0
-    for pair, of_pair in groupby(lines, key=itemgetter(0)):
-        first, *others = of_pair
-        said = "; ".join([pair, *(f"{names[i]} {first[i]}" for i in shared if first[i])])
-        rows += [r"\midrule", rf"\multicolumn{{{len(columns)}}}{{l}}{{\itshape {_cell(said)}}} \\"]
-        rows += [tex_row(_cell(line[i]) for i in (1, *group)) for line in (first, *others)]
-        pairs += 1
+    pairs = [(pair_heads[pair], list(of_pair)) for pair, of_pair in groupby(lines, key=itemgetter(0))]
+    for head, own in pairs:
+        rows.append(r"\midrule")
+        rows += [rf"\multicolumn{{{len(columns)}}}{{l}}{{\itshape {_cell(text)}}} \\" for text in head]
+        rows += [tex_row(_cell(line[i]) for i in (1, *group)) for line in own]
     rows += [r"\bottomrule", r"\end{tabular}"]
-    return Block(rows, max(map(len, heads)) + pairs + len(lines), 2 + pairs)
+    return Block(rows, max(map(len, heads)) + sum(len(head) + len(own) for head, own in pairs), 2 + len(pairs))
 
 
 def _head(lines: Sequence[str], side: str) -> str:
