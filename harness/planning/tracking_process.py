@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.console.terminal import say
-from harness.errors import UserError
+from harness.errors import UserError, one_line
 from harness.store import files, ownership
 from harness.store.store import Store
 
@@ -58,6 +58,21 @@ class Tracking:
         if not self.tools:
             yield
             return
+        try:
+            process, begin = self._start(store)
+        except OSError as e:  # the runs may have been started already
+            say(f"tracking not started: {one_line(str(e))}; the runs go on, and the same command tracks them later")
+            yield
+            return
+        threading.Thread(target=self._send, args=(process,), daemon=True).start()
+        try:
+            yield
+        finally:
+            self._lines.put(None)
+            self._wait(process, store.tracking_log, begin)
+
+    def _start(self, store: Store) -> "tuple[subprocess.Popen[str], int]":
+        """Start the process; return it and where its messages begin in the log."""
         from slurm.module_command import module_command
 
         folder = self.event_files.resolve() if self.event_files else ""
@@ -69,12 +84,7 @@ class Tracking:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True, start_new_session=True
             )
-        threading.Thread(target=self._send, args=(process,), daemon=True).start()
-        try:
-            yield
-        finally:
-            self._lines.put(None)
-            self._wait(process, store.tracking_log, begin)
+        return process, begin
 
     def follow(self, contents: "Contents") -> None:
         """Track the runs of a table's cells too."""
@@ -99,6 +109,7 @@ class Tracking:
             return
         if code:
             lines = files.read_bytes(log)[begin:].decode(errors="replace").splitlines()
-            causes = [line for line in lines if line.split(":")[0] in self.tools] or lines[-1:]
-            said = "; ".join(causes) or f"its process ended with code {code}"
+            causes = [line for line in lines if line.split(":")[0] in self.tools]
+            last = [f"its process was ended by signal {-code}"] if code < 0 else lines[-1:]
+            said = "; ".join(causes or last) or f"its process ended with code {code}"
             say(f"tracking stopped: {said}; the runs went on, and the same command tracks what is missing")
