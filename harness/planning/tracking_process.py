@@ -37,11 +37,15 @@ class Tracking:
         """Return what a command's ``--track`` and ``--tensorboard`` ask for.
 
         Raises:
-            UserError: a library is missing, or the command would not stay to feed it.
+            UserError: a library is missing, the folder is a file, or the command would not stay to feed it.
         """
         options = {name: f"--track {name}" for name in track}
         if event_files is not None:
             options[TENSORBOARD] = "--tensorboard"
+            if event_files.exists() and not event_files.is_dir():
+                raise UserError(
+                    f"--tensorboard {event_files}: is a file; expected a folder, which need not be there yet"
+                )
         for name, option in options.items():
             if not all(map(find_spec, _PACKAGES.get(name, (name,)))):
                 raise UserError(f"{option} needs {name}: pip install 'kd-harness[{name}]'")

@@ -87,6 +87,8 @@ def make(folder: Path) -> MLflow:
     from mlflow.tracking import MlflowClient
 
     database = folder / "mlflow.db"
+    if set("?#%") & set(str(folder)):  # signs of addresses: the database would lie elsewhere, or be tried for minutes
+        raise ValueError(f"{folder}: MLflow takes no ?, # and % in the name of a folder")
     if not database.exists():  # made whole or not at all: MLflow goes on with no half of its tables
         files.write_once(database, lambda path: MlflowClient(f"sqlite:///{path}"))
     return MLflow(MlflowClient(f"sqlite:///{database}"), folder / "mlflow-artifacts")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness.errors import UserError
 from harness.planning.tracking_process import Tracking
 from harness.store import checksums, live_curves
 from harness.store.live_curves import add_epoch, read_epochs
@@ -202,6 +203,18 @@ def test_mlflows_database_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatc
         mlflow_tracker.make(tmp_path)
     kills.clear()
     mlflow_tracker.make(tmp_path)
+
+
+def test_places_that_a_tool_cannot_write_to_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.planning.tracking_process.find_spec", lambda name: True)
+    (tmp_path / "events").touch()
+    with pytest.raises(UserError, match="--tensorboard .*events: is a file; expected a folder"):
+        Tracking.of((), tmp_path / "events")
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", SimpleNamespace(MlflowClient=pytest.fail))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace())  # type: ignore[arg-type]
+    for sign in "?#%":
+        with pytest.raises(ValueError, match="MLflow takes no"):
+            mlflow_tracker.make(tmp_path / sign)
 
 
 def test_wandb_shows_a_run_in_each_sweep_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
