@@ -4,6 +4,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from shutil import copyfileobj
@@ -130,18 +131,32 @@ def _cancel(planned: "Planned", queues: list[Path]) -> None:
                     mark.unlink(missing_ok=True)
                 raise
     if ended or not refused:
-        say(f"ended the jobs of {plural(ended, 'queue')}" if ended else _nothing_ended(planned))
+        say(f"ended the jobs of {plural(ended, 'queue')}" if ended else _nothing_ended(planned, queues))
     raise_mistakes(refused)
 
 
-def _nothing_ended(planned: "Planned") -> str:
+def _nothing_ended(planned: "Planned", queues: list[Path]) -> str:
     store, states = planned.store, planned.states()
+    named = store.queues(planned.sweep_name, with_selections=True)
+    if others := [path for path in named if path not in queues and _is_training(planned, path)]:
+        return (
+            f"nothing is running that trains these runs alone; {', '.join(map(str, others))}: trains others too, of "
+            "another selection or of the file before a change, with which `status --cancel` ends them"
+        )
     running = [k for k, state in states.items() if state == "to do" and store.is_running(k)]
     if not running:
         return "nothing is running"
     hosts = {shorten(attempt["host"]) for k in running for attempt in store.attempts(k)[-1:]}
     on = f" on {', '.join(sorted(hosts))}" if hosts else ""
     return f"nothing of yours is running here; {plural(len(running), 'run')} in training{on}"
+
+
+def _is_training(planned: "Planned", queue_file: Path) -> bool:
+    from slurm.queue import Queue
+
+    with suppress(UserError):
+        return any(map(planned.store.is_running, Queue.read(queue_file).run_ids))
+    return False
 
 
 def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) -> None:

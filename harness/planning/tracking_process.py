@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.console.terminal import say
-from harness.errors import UserError
+from harness.errors import UserError, one_line
 from harness.store import files, ownership
 from harness.store.store import Store
 
@@ -37,11 +37,15 @@ class Tracking:
         """Return what a command's ``--track`` and ``--tensorboard`` ask for.
 
         Raises:
-            UserError: a library is missing, or the command would not stay to feed it.
+            UserError: a library is missing, the folder is a file, or the command would not stay to feed it.
         """
         options = {name: f"--track {name}" for name in track}
         if event_files is not None:
             options[TENSORBOARD] = "--tensorboard"
+            if event_files.exists() and not event_files.is_dir():
+                raise UserError(
+                    f"--tensorboard {event_files}: is a file; expected a folder, which need not be there yet"
+                )
         for name, option in options.items():
             if not all(map(find_spec, _PACKAGES.get(name, (name,)))):
                 raise UserError(f"{option} needs {name}: pip install 'kd-harness[{name}]'")
@@ -58,6 +62,21 @@ class Tracking:
         if not self.tools:
             yield
             return
+        try:
+            process, begin = self._start(store)
+        except OSError as e:  # the runs may have been started already
+            say(f"tracking not started: {one_line(str(e))}; the runs go on, and the same command tracks them later")
+            yield
+            return
+        threading.Thread(target=self._send, args=(process,), daemon=True).start()
+        try:
+            yield
+        finally:
+            self._lines.put(None)
+            self._wait(process, store.tracking_log, begin)
+
+    def _start(self, store: Store) -> "tuple[subprocess.Popen[str], int]":
+        """Start the process; return it and where its messages begin in the log."""
         from slurm.module_command import module_command
 
         folder = self.event_files.resolve() if self.event_files else ""
@@ -69,12 +88,7 @@ class Tracking:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True, start_new_session=True
             )
-        threading.Thread(target=self._send, args=(process,), daemon=True).start()
-        try:
-            yield
-        finally:
-            self._lines.put(None)
-            self._wait(process, store.tracking_log, begin)
+        return process, begin
 
     def follow(self, contents: "Contents") -> None:
         """Track the runs of a table's cells too."""
@@ -99,6 +113,7 @@ class Tracking:
             return
         if code:
             lines = files.read_bytes(log)[begin:].decode(errors="replace").splitlines()
-            causes = [line for line in lines if line.split(":")[0] in self.tools] or lines[-1:]
-            said = "; ".join(causes) or f"its process ended with code {code}"
+            causes = [line for line in lines if line.split(":")[0] in self.tools]
+            last = [f"its process was ended by signal {-code}"] if code < 0 else lines[-1:]
+            said = "; ".join(causes or last) or f"its process ended with code {code}"
             say(f"tracking stopped: {said}; the runs went on, and the same command tracks what is missing")

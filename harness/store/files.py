@@ -173,9 +173,13 @@ def sha256(path: Path) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return a file's content. An OSError names the file, whatever fails."""
-    with errors_named(path):
-        return path.read_bytes()
+    """Return a file's content; nothing of a pipe in its place. An OSError names the file, whatever fails."""
+    with errors_named(path), open(path, "rb", opener=_without_waiting) as f:
+        return f.read() or b""
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_json(path: Path) -> Any | None:

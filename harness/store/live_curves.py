@@ -5,12 +5,17 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from harness.errors import UserError
 from harness.store import checksums, files, json_files, ownership
 from harness.store.store import Store
+
+LONGEST = 1 << 24  # bytes that are read of a file: tens of thousands of epochs
+_MOST_EPOCHS = 10**6
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class EpochCurves:
     """The values that an epoch has added to a run's curves."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # a loss that diverges is no finite number
-    epoch: int
+    epoch: Annotated[int, Field(ge=-_MOST_EPOCHS, le=_MOST_EPOCHS)]
     values: dict[str, float]
     at: json_files.Timestamp
 
@@ -40,15 +45,27 @@ def read_epochs(store: Store, run_id: str) -> list[EpochCurves]:
     Torn and damaged lines are left out, and so is all of a file that cannot be read.
     """
     epochs: dict[int, EpochCurves] = {}
-    try:
-        lines = files.read_bytes(store.live_curves(run_id)).split(b"\n")
-    except OSError:
-        return []
-    for line in filter(None, lines):
+    path = store.live_curves(run_id)
+    for line in filter(None, _content(path).split(b"\n")):
         with suppress(UserError):
-            known = json_files.parse_checked(EpochCurves, line, str(store.live_curves(run_id)))
+            known = json_files.parse_checked(EpochCurves, line, str(path))
             epochs[known.epoch] = known
     return [epochs[epoch] for epoch in sorted(epochs)]
+
+
+def _content(path: Path) -> bytes:
+    """Return a file's content up to a limit. A link is not followed: others may have put it there."""
+    try:
+        with files.errors_named(path), open(path, "rb", opener=ownership.without_links) as f:
+            content = f.read(LONGEST + 1) or b""
+    except FileNotFoundError:
+        return b""
+    except OSError as e:
+        json_files.print_note(f"{path}: cannot be read: {e.strerror}; left out")
+        return b""
+    if len(content) > LONGEST:
+        json_files.print_note(f"{path}: larger than {LONGEST >> 20} MiB; the rest is left out")
+    return content[:LONGEST]
 
 
 def remove(store: Store, run_id: str) -> None:

@@ -85,10 +85,12 @@ def _keeps_permissions(folder: Path) -> bool:
 def without_links(path: str, flags: int) -> int:
     """Open a file as an opener of ``open``, but not through a link, by which others could have any file written to.
 
+    It does not wait for the other end of a pipe that stands in the file's place.
+
     Raises:
         OSError: it is a link, or cannot be opened.
     """
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def current_umask() -> int:

@@ -81,16 +81,16 @@ class Follower:
             self._give_up(name, _cause(e))
 
     def follow(self, runs: Iterable[TrackedRun]) -> None:
-        """Follow further runs. A tool to which another process shows the same sweep is given up."""
+        """Follow further runs."""
         self.runs |= dict.fromkeys(runs)
-        for sweep in {run.sweep for run in self.runs}:
-            for name in [name for name in self.tools if (name, sweep) not in self._locks]:
-                lock = self._locks[name, sweep] = Lock(self.store.tracking_lock(name, sweep))
-                if not lock.acquire():
-                    self._give_up(name, f"another process tracks {sweep} already")
 
     def round(self) -> None:
-        """Show each tool what is new."""
+        """Show each tool what is new of the sweeps that no other process shows to it."""
+        for name, sweep in self._untaken():
+            lock = Lock(self.store.tracking_lock(name, sweep))
+            if lock.acquire():
+                self._locks[name, sweep] = lock
+                self._facts.clear()  # the tool has missed what the others were told
         done, failed = self.store.done_ids(), self.store.failed_ids()
         for run in [run for run in self.runs if run.run_id not in done]:
             if facts := self._in_training(run, run.run_id in failed):
@@ -105,12 +105,19 @@ class Follower:
 
     def close(self) -> None:
         """Close the runs that are still in training, which a later process may go on with."""
+        for name, sweep in self._untaken():
+            self._give_up(name, f"another process tracks {sweep} already")
         for name, tool in list(self.tools.items()):
             try:
                 for run in tool.open:
                     tool.tracker.end(run, self._facts[run])
             except Exception as e:
                 self._give_up(name, _cause(e))
+
+    def _untaken(self) -> list[tuple[str, str]]:
+        """Return the tools and sweeps of which another process may still show one in the other."""
+        sweeps = sorted({run.sweep for run in self.runs})
+        return [(name, sweep) for name in self.tools for sweep in sweeps if (name, sweep) not in self._locks]
 
     def _is_shown(self, run: TrackedRun) -> bool:
         return run in self._facts and self._facts[run].state in (State.DONE, State.DIVERGED)
@@ -120,6 +127,8 @@ class Follower:
             return
         self._facts[run] = facts
         for name, tool in list(self.tools.items()):
+            if (name, run.sweep) not in self._locks:
+                continue
             try:
                 tool.show(run, facts)
             except Exception as e:

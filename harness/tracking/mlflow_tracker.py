@@ -1,16 +1,20 @@
 """MLflow: a run of an experiment for each run of a sweep, in a local SQLite database, without a server."""
 
 import os
+import posixpath
+import re
 import time
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from harness.store import files
 from harness.tracking.tracked_run import Key, Point, RunFacts, State, TrackedRun
 
 _STATUS = {State.DONE: "FINISHED", State.DIVERGED: "FINISHED", State.FAILED: "FAILED"}
 _LONGEST = 500  # characters of a parameter that every version of MLflow takes
+_LONGEST_NAME = 250  # characters of a metric's name
 _MOST = 100  # parameters and metrics of one call
 
 
@@ -34,12 +38,13 @@ class MLflow:
         self.client.update_run(self._runs[run], status="RUNNING")
         self.client.set_tag(self._runs[run], "status", "running")
         tags = known[0].data.metrics
-        return {(m.step, m.key) for tag in tags for m in self.client.get_metric_history(self._runs[run], tag)}
+        held = {(m.step, m.key) for tag in tags for m in self.client.get_metric_history(self._runs[run], tag)}
+        return {(p.epoch, p.tag) for p in facts.points if (p.epoch, metric_name(p.tag)) in held}
 
     def add(self, run: TrackedRun, points: Iterable[Point]) -> None:
         from mlflow.entities import Metric
 
-        metrics = iter([Metric(p.tag, p.value, int(1000 * p.at), p.epoch) for p in points])
+        metrics = iter([Metric(metric_name(p.tag), p.value, int(1000 * p.at), p.epoch) for p in points])
         while part := list(islice(metrics, _MOST)):
             self.client.log_batch(self._runs[run], metrics=part)
 
@@ -71,9 +76,19 @@ class MLflow:
             self.client.log_batch(self._runs[run], params=part)
 
 
+def metric_name(tag: str) -> str:
+    """Return a name that MLflow takes: a method's first stage may name its terms as it likes."""
+    return posixpath.normpath(re.sub(r"[^\w.\- :/]|\.\.", "_", tag))[:_LONGEST_NAME]
+
+
 def make(folder: Path) -> MLflow:
     """Return the tracker whose database is in a folder."""
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # it would ask a server what to send
     from mlflow.tracking import MlflowClient
 
-    return MLflow(MlflowClient(f"sqlite:///{folder / 'mlflow.db'}"), folder / "mlflow-artifacts")
+    database = folder / "mlflow.db"
+    if set("?#%") & set(str(folder)):  # signs of addresses: the database would lie elsewhere, or be tried for minutes
+        raise ValueError(f"{folder}: MLflow takes no ?, # and % in the name of a folder")
+    if not database.exists():  # made whole or not at all: MLflow goes on with no half of its tables
+        files.write_once(database, lambda path: MlflowClient(f"sqlite:///{path}"))
+    return MLflow(MlflowClient(f"sqlite:///{database}"), folder / "mlflow-artifacts")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from harness.phrases import file_name
 from harness.store import files
 from harness.tracking.tracked_run import FINAL, Key, Point, RunFacts, State, TrackedRun, by_epoch
 
@@ -22,14 +23,16 @@ class WeightsAndBiases:
     def begin(self, run: TrackedRun, facts: RunFacts) -> set[Key] | None:
         import wandb
 
-        before = files.entries(self.folder / "wandb", f"offline-run-*-{run.run_id}")
+        folder = self.folder / "wandb" / file_name(run.sweep)  # other sweeps can have the same run
+        folder.mkdir(parents=True, exist_ok=True)
+        before = files.entries(folder / "wandb", f"offline-run-*-{run.run_id}")
         if any(_state(path) == facts.state != State.RUNNING for path in before):
             return None
         for path in before:
             shutil.rmtree(path)
         self._runs[run] = opened = wandb.init(
             project=run.sweep,
-            dir=str(self.folder),
+            dir=str(folder),
             id=run.run_id,
             name=run.label,
             group=run.group,

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.phrases import file_name
 from harness.tracking.tracked_run import TrackedRun
 from tests.support.cli import PATIENCE, REPO
 
@@ -77,7 +78,7 @@ def tensorboard_run(folder: Path) -> Shown:
 def wandb_run(tracking: Path, run: TrackedRun) -> Shown:
     from wandb.proto import wandb_internal_pb2
 
-    (file,) = tracking.glob(f"wandb/offline-run-*/run-{run.run_id}.wandb")
+    (file,) = tracking.glob(f"wandb/{file_name(run.sweep)}/wandb/offline-run-*/run-{run.run_id}.wandb")
     rows, summary, first, code = [], {}, None, -1
     for content in _wandb_records(file.read_bytes()):
         record = wandb_internal_pb2.Record.FromString(content)

@@ -21,7 +21,7 @@ from unittest import mock
 from harness.errors import UserError
 from harness.planning.plan import plan_sweep
 from harness.spec.science import Science
-from harness.store import compaction, files, generations, json_files, records
+from harness.store import compaction, files, generations, json_files, live_curves, records
 from harness.store.store import Store
 from slurm.local import Dispatcher, lock_of
 from slurm.queue import Queue
@@ -159,6 +159,11 @@ def _progress(bench: Bench) -> None:
     bench.store.write_progress(_fresh(bench), stage="main", epoch=1, epochs=1, fraction=1.0)
 
 
+def _epoch(bench: Bench) -> None:
+    live_curves.add_epoch(bench.store, run_id := _fresh(bench), 1, {"train_ce": 1.0})
+    live_curves.read_epochs(bench.store, run_id)
+
+
 def _attempt(bench: Bench) -> int:
     return bench.store.add_attempt(_fresh(bench), log="a", pid=1, threads=1)
 
@@ -190,6 +195,7 @@ TRIALS = (
     Trial("write and read a queue", _in_app(_queue)),
     Trial("dispatch", _in_app(_dispatch)),
     Trial("note progress", _in_app(_progress)),
+    Trial("note an epoch", _in_app(_epoch)),
     Trial("note an attempt", _in_app(_attempt), repeats=False),
     Trial("note a failure", _in_app(_failure)),
     _command("status"),

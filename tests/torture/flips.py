@@ -24,7 +24,7 @@ from harness.planning.cost import probe_results, submissions
 from harness.planning.plan import Planned, plan_sweep
 from harness.reporting.comparison import Contents
 from harness.reporting.tables import table_folder
-from harness.store import checksums, compaction, files, generations, json_files, records
+from harness.store import checksums, compaction, files, generations, json_files, live_curves, records
 from harness.store.store import CONTENTS, Store
 from harness.store.transfer_result import PROTOCOL, TransferResult, read_kept
 from harness.store.tuning_log import Trial, TuningLog, read_log
@@ -144,6 +144,8 @@ def _written(home: Path) -> Planned:
         (store.run(run_id) / "attempts.jsonl").unlink(missing_ok=True)
         store.write_science(run_id, runs[run_id].science)
         store.write_progress(run_id, **{"stage": "main", "epoch": 1, "epochs": 4, "fraction": 0.25})
+        for epoch in (1, 2) if run_id != finished else ():
+            live_curves.add_epoch(store, run_id, epoch, {"train_ce": 1.0 / epoch, "test_top1": float("nan")})
         for attempt in attempts or [{"log": "log", "pid": 1, "threads": 1}]:
             store.add_attempt(run_id, **attempt)
     first = dict(old, schema_version=records.SCHEMA_VERSION)
@@ -218,6 +220,7 @@ def _kinds(home: Path, planned: Planned) -> list[Kind]:
         Kind("science", sorted(root.glob("runs/*/science.json")), of_run(lambda i: store.read_science(i).text)),
         Kind("progress", sorted(root.glob("runs/*/progress.json")), of_run(store.progress)),
         Kind("attempts", sorted(root.glob("runs/*/attempts.jsonl")), of_run(partial(_attempts, store))),
+        Kind("curves", sorted(root.glob("runs/*/curves.jsonl")), of_run(partial(_curves, store)), heals=True),
         Kind("checkpoints", sorted(root.glob("runs/*/checkpoints/*")), lambda p: checkpoint.load_newest(p.parent)),
         Kind("weights", trained, partial(_weights, store)),
         Kind("failures", sorted(root.glob("failures/*.json")), lambda path: store.failure(path.stem)),
@@ -253,6 +256,12 @@ def _rows(store: Store, run_ids: frozenset[str]) -> Any:
 def _attempts(store: Store, run_id: str) -> list[list[Any]]:
     """Return what commands read of a run's attempts; with the key of its checksum changed, a line has one key more."""
     return [[attempt.get(key) for key in ("log", "host", "pid", "threads", "at")] for attempt in store.attempts(run_id)]
+
+
+def _curves(store: Store, run_id: str) -> list[str] | None:
+    """Return a run's live curves; None if lines are left out, whose values the record has in the end."""
+    epochs = live_curves.read_epochs(store, run_id)
+    return [repr(epoch) for epoch in epochs] if len(epochs) == 2 else None
 
 
 def _weights(store: Store, path: Path) -> Any:

@@ -51,3 +51,8 @@ def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:
         file.write(b"\na\xff\nlast\n")
     assert files.tail(log, 2) == "a\ufffd\nlast"
     assert files.tail(tmp_path / "none").startswith("(no log: ")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert files.read_bytes(tmp_path / "pipe") == b"" and files.read_json(tmp_path / "pipe") is None

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from harness.errors import UserError
-from harness.store import files, ownership
+from harness.store import files, live_curves, ownership
 from harness.store.locks import Lock, is_locked
 from harness.store.store import Store
 from slurm import cluster, local, snapshot
@@ -173,7 +173,8 @@ def test_nothing_is_written_through_a_link_that_others_may_have_put_there(queue_
     store, own = Store(queue_file.parents[1]), queue_file.parents[2] / "own"
     own.write_text("own")
     store.run("a").mkdir(parents=True)
-    for path in (local.lock_of(queue_file), queue_file.with_suffix(".log"), store.run("a") / "attempts.jsonl"):
+    opened = (local.lock_of(queue_file), queue_file.with_suffix(".log"), store.run("a") / "attempts.jsonl")
+    for path in (*opened, store.live_curves("a")):
         path.symlink_to(own)
     for write in (
         Lock(local.lock_of(queue_file)).acquire,
@@ -182,6 +183,7 @@ def test_nothing_is_written_through_a_link_that_others_may_have_put_there(queue_
     ):
         with pytest.raises(OSError, match="symbolic links"):
             write()
+    live_curves.add_epoch(store, "a", 1, {})  # ends no run
     assert own.read_text() == "own"
 
 

@@ -75,6 +75,16 @@ def test_cancel_ends_the_queue_of_a_selection(file: Path) -> None:
     assert cancelled_file(of_selection).exists()
 
 
+@pytest.mark.parametrize("change", ["", "recipe.epochs=3"], ids=["of all", "before a change"])
+def test_cancel_names_the_queue_that_it_leaves(file: Path, change: str) -> None:
+    of_other = queue_of(planned(file, *([] if not change else [ONLY])))
+    with Lock(planned(file).store.run_lock(next(iter(Queue.read(of_other).run_ids)))):
+        words = ("--set", change) if change else ("--only", ONLY)
+        done = run_command("status", file, "--results", file.parent / "results", *words, "--cancel")
+    assert done.code == 0 and not cancelled_file(of_other).exists()
+    assert f"nothing is running that trains these runs alone; {of_other}: trains others too" in done.err
+
+
 def trains(monkeypatch: pytest.MonkeyPatch, *steps: Any) -> None:
     """Let one step happen whenever the watch sleeps."""
     left = list(steps)
