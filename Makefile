@@ -94,6 +94,13 @@ $(VENV)/.ffcv: | $(VENV)/.tested
 	  || echo "FFCV could not be installed, see $(VENV)/ffcv.log: its tests will skip"
 	@touch $@
 
+# Trackio asks for a Pillow below 13, and needs none for curves: it is installed beside ours, with what else it imports.
+TRACKIO := trackio brotli gradio_client httptools orjson python-multipart uvloop watchfiles websockets
+$(VENV)/.trackio: | $(VENV)/.tested
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(TRACKIO) \
+	  || echo "Trackio could not be installed: its tests will skip"
+	@touch $@
+
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
@@ -106,15 +113,15 @@ demo: $(VENV)/.figures
 	@$(BIN)/python -m harness.report benchmarks/digits_pairs.yaml --figures results/figures 2> /dev/null \
 	  | sed -n 's/.*gap[.]svg$$/picture of the gains: &/p'
 
-test: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser $(VENV)/.latex
+test: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.trackio $(VENV)/.browser $(VENV)/.latex
 	$(BIN)/python -m pytest
 
 # One after the other, as pip and apt take no turns.
 tools: setup
-	@$(MAKE) --no-print-directory --jobs=1 docs $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser $(VENV)/.latex
+	@$(MAKE) --no-print-directory --jobs=1 docs $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.trackio $(VENV)/.browser $(VENV)/.latex
 
 # On a quiet machine: a test file's budget is what it takes here, and half of that more.
-test-timings: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser $(VENV)/.latex
+test-timings: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.trackio $(VENV)/.browser $(VENV)/.latex
 	$(BIN)/python -m pytest --write-timings
 
 lint: setup
