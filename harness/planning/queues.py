@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.planning.plan import Planned
+from harness.store import json_files
 from slurm import backend
 from slurm.backend import Backend
 from slurm.queue import Queue, QueuedJob
@@ -30,11 +31,12 @@ def queue_files(planned: Planned, alone: bool = False) -> list[Path]:
 
 
 def _trains(path: Path, planned: Planned, alone: bool) -> bool:
-    """Return whether a queue trains runs of a plan; a damaged one counts, so that whoever reads it says so."""
+    """Return whether a queue trains runs of a plan; of one that cannot be read, that is not known."""
     try:
         run_ids = Queue.read(path).run_ids
-    except UserError:
-        return True
+    except UserError as e:
+        json_files.print_note(f"{e}; left out")
+        return False
     return run_ids <= planned.plan.runs.keys() if alone else not run_ids.isdisjoint(planned.plan.runs)
 
 

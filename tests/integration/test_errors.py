@@ -440,7 +440,7 @@ def test_a_full_disk_while_submitting(home: Path) -> None:
     [
         (9 << 10, SELDOM, "student.safetensors"),
         (20 << 10, SELDOM, "{run}.parquet"),
-        (8 << 10, 0, "student.safetensors"),
+        (12 << 10, 0, "student.safetensors"),
     ],
     ids=["weights", "record", "checkpoint"],
 )

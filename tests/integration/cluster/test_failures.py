@@ -96,7 +96,7 @@ def test_status_reports_how_a_job_ended(bench: ClusterBench, end: str) -> None:
     out = bench.run("status").stdout.splitlines()
     assert bench.calls() == {"squeue": 1, "sacct": 1}
     assert out[-1] == f"2 {end}", out
-    assert all(line.startswith(f"{line[:16]}  {end} {runs[line[:16]]}  job ") for line in out[:-1]), out
+    assert all(line.startswith(f"{line[:16]}  {end}  {runs[line[:16]]}  job ") for line in out[:-1]), out
     bench.quick()
     bench.profile = {}
     ended(bench.start("sweep"))
@@ -104,7 +104,7 @@ def test_status_reports_how_a_job_ended(bench: ClusterBench, end: str) -> None:
     assert all(bench.attempts(k) == 2 == bench.row(k)["attempts"] for k in runs)
 
 
-@pytest.mark.parametrize("left", [9 << 10, 0], ids=["weights", "everything"])
+@pytest.mark.parametrize("left", [13 << 10, 0], ids=["weights", "everything"])
 def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
     """A disk without space for weights fails the run; without space for the failure too, the command ends."""
     (bench.folder / "filling.py").write_text(FILLS)
