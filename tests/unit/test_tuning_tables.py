@@ -64,7 +64,7 @@ def line(text: str, name: str) -> list[str]:
 
 def test_a_method_has_a_line_with_budget_winner_and_gain() -> None:
     text = tuning_text(log(*KD, *REKD))
-    assert line(text, "kd") == ["kd", "weights.kd 2.346", "3", "3,000", "(more)", "80.00", "84.50", "+4.50"]
+    assert line(text, "kd") == ["kd", "weights.kd 2.346", "3", "3,000", "80.00", "84.50", "+4.50"]
     assert line(text, "student") == ["student", "not tuned", "0", "0", "", "", ""]
     assert "Rule of choice: the highest mean over pairs and seeds of the validation top-1 after the last epoch" in text
     assert "on 144 held-out training images" in text and "seed 1000" in text
@@ -149,7 +149,7 @@ def test_a_terminal_gets_the_methods_within_its_width_and_nothing_escaped() -> N
     lines = [line.plain for line in tuning_lines(log(*KD, trial("a|b", 0, 70.0, params_tap="x|y")), Path("here"), 60)]
     assert max(map(len, lines)) <= 60 and "\\" not in "".join(lines)
     at = next(i for i, line in enumerate(lines) if line.startswith("kd "))
-    assert lines[at].split() == ["kd", "3", "3,000", "(more)", "80.00", "84.50", "+4.50"]
+    assert lines[at].split() == ["kd", "3", "3,000", "80.00", "84.50", "+4.50"]
     assert lines[at + 1] == "    weights.kd\u00a02.346"
     assert any(line.startswith("a|b ") for line in lines) and lines[-1] == "Every trial: here/tuning.md"
 

@@ -79,7 +79,7 @@ def _teachers(comparison: Comparison) -> str:
     sources = [f"Trained here, one for all seeds: {', '.join(trained)}"] if trained else []
     sources += [f"From given weights: {', '.join(given)}"] if given else []
     sources += [f"Several teachers, whose logits are averaged: {', '.join(several)}"] if several else []
-    return f"The teachers' accuracy is measured here, not taken from papers. {'. '.join(sources)}."
+    return f"The teachers are measured here; nothing about them is taken from papers. {'. '.join(sources)}."
 
 
 def _missing(comparison: Comparison) -> Iterator[str]:
