@@ -149,7 +149,7 @@ def test_a_terminal_gets_the_methods_within_its_width_and_nothing_escaped() -> N
     lines = [line.plain for line in tuning_lines(log(*KD, trial("a|b", 0, 70.0, params_tap="x|y")), Path("here"), 60)]
     assert max(map(len, lines)) <= 60 and "\\" not in "".join(lines)
     at = next(i for i, line in enumerate(lines) if line.startswith("kd "))
-    assert lines[at].split() == ["kd", "3", "3,000", "80.00", "84.50", "+4.50"]
+    assert lines[at].split() == ["kd", "3", "3,000", "(more)", "80.00", "84.50", "+4.50"]
     assert lines[at + 1] == "    weights.kd\u00a02.346"
     assert any(line.startswith("a|b ") for line in lines) and lines[-1] == "Every trial: here/tuning.md"
 

@@ -169,8 +169,12 @@ def text(name: str) -> str:
 
 
 def wrapped(name: str, inches: float) -> str:
-    """Return a name for a figure, on as many lines as this width makes of it."""
-    return "\n".join(textwrap.wrap(text(name), max(1, int(inches / LETTER)), drop_whitespace=False))
+    """Return a name for a figure, on as many lines as this width makes of it. Lines end at spaces, - and _."""
+    shown, begin, parts = text(name), 0, list[str]()
+    for line in textwrap.wrap(shown.replace("_", "-"), max(1, int(inches / LETTER)), drop_whitespace=False):
+        parts.append(shown[begin : begin + len(line)])
+        begin += len(line)
+    return "\n".join(parts)
 
 
 def lines(*texts: str) -> int:
