@@ -412,18 +412,18 @@ def test_two_rows_are_compared(chromium: Any, mixed: Path) -> None:
         page.locator("tr.line .c-method a").first.click()
         page.locator("#detail select").select_option(label="crd ce 0.1, kd 0.9")
         page.wait_for_selector("#compare h3")
-        assert "no seed in common" in page.locator("#compare").inner_text()
+        page.locator("#compare", has_text="no seed in common").wait_for()
         for other in ("#compare=a,b", "#compare=", "#compare=__proto__,<img>"):
             page.goto(mixed.as_uri() + other)
-            assert "does not have the two rows" in page.locator("#compare").inner_text()
+            page.locator("#compare", has_text="does not have the two rows").wait_for()
         line, pupil, teacher = (
             page.evaluate(f"lines.find({one}).id")
             for one in ("(l) => l.rank", "(l) => l.method === 'student' && !l.teaches", "(l) => l.teaches")
         )
         page.goto(f"{mixed.as_uri()}#compare={line},{line}")
-        assert "names one row twice" in page.locator("#compare").inner_text()
+        page.locator("#compare", has_text="names one row twice").wait_for()
         page.goto(f"{mixed.as_uri()}#compare={pupil},{teacher}")
-        assert "different protocols or students" in page.locator("#compare").inner_text()
+        page.locator("#compare", has_text="different protocols or students").wait_for()
     with opened(chromium, mixed, address, viewport={"width": 390, "height": 844}) as page:
         page.wait_for_selector("#compare .panels svg")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
