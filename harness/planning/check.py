@@ -196,13 +196,16 @@ def _run(scratch: Path, results: Path, progress: str) -> tuple[dict[int, CheckRe
 
 def _wait(process: "subprocess.Popen[bytes]", results: Path, progress: str) -> int | None:
     """Return the process's exit code; None when it takes too long."""
-    end, pause = time.monotonic() + PATIENCE, QUIET
+    end, pause, said = time.monotonic() + PATIENCE, QUIET, ""
     while (left := end - time.monotonic()) > 0:
         code = None
         with suppress(subprocess.TimeoutExpired):
             code = process.wait(min(pause, left))
-        if code is None or pause > QUIET:  # also at the end, when a number has been said before
-            say(progress.format(sum(result.state != State.BEGUN for result in read_results(results).values())))
+        if code is None or said:  # also at the end, when a number has been said before
+            text = progress.format(sum(result.state != State.BEGUN for result in read_results(results).values()))
+            if text != said:
+                say(text)
+            said = text
         if code is not None:
             return code
         pause = 5 * QUIET
