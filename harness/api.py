@@ -31,9 +31,7 @@ class Results:
     """
 
     def __init__(self, path: Path):
-        if not path.is_dir():
-            raise UserError(f"{path}: no such store")
-        self._store = Store.at(path)
+        self._store = Store.existing(path)
 
     def runs(self, columns: Sequence[str] = _NO_CURVES) -> pa.Table:
         """Return a row per finished run, ordered by ``run_id``, with the columns of its record except the curves.
@@ -91,9 +89,8 @@ def load_model(
     from harness.store.saved_run import find_saved_run
     from harness.training.classifier import load_classifier
 
-    if not results.is_dir():
-        raise UserError(f"{results}: no such store")
+    store = Store.existing(results)
     try:
-        return load_classifier(find_saved_run(Store.at(results), run, epoch, "run"), own_method, own_models)
+        return load_classifier(find_saved_run(store, run, epoch, "run"), own_method, own_models)
     except WeightsError as e:
         raise UserError(str(e)) from None

@@ -8,7 +8,6 @@ import typer
 
 from harness.console import options
 from harness.console.terminal import say
-from harness.errors import UserError
 from harness.phrases import plural
 
 
@@ -33,9 +32,7 @@ def compact(
     from harness.store import compaction, leftovers
     from harness.store.store import Store
 
-    store = Store.at(results)
-    if not store.root.is_dir():
-        raise UserError(f"{results}: no such store")
+    store = Store.existing(results)
     leftovers.remove_leftovers(store)
     count = compaction.compact(store, grace)
     if count is None:

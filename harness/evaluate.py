@@ -114,7 +114,7 @@ def evaluate(
     With --run: measure the metrics of the run's record again, from its saved weights. No module that the record names
     is imported unless --own-method or --own-model names it too.
     """
-    root, store = locate.data_root(data), Store(results)
+    root, store = locate.data_root(data), Store.at(results)
     if run is not None:
         if dataset or model or weights:
             raise UserError("--run states dataset, model and weights; leave --dataset, --model and --weights out")
@@ -129,6 +129,7 @@ def evaluate(
         }
         if stated := [f"--{option}" for option, value in others.items() if value is not None]:
             raise UserError(f"{' and '.join(stated)}: for --weights; a run states them, leave them out with --run")
+        store = Store.existing(results)
         measure = partial(_run, run, epoch or "last", own_method, own_model, root, store)
     elif own_method is not None or own_model:
         raise UserError(f"--own-{'model' if own_model else 'method'} goes with --run")

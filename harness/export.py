@@ -61,7 +61,7 @@ def export(
 
     Example: python -m harness export 4f1c --to onnx --out student.onnx
     """
-    root, store = locate.data_root(data), Store.at(results)
+    root, store = locate.data_root(data), Store.existing(results)
     from harness.models.checkpoints import WeightsError
     from harness.store.saved_run import find_saved_run
     from harness.training import exporters

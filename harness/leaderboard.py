@@ -39,7 +39,7 @@ def leaderboard(
     from harness.store.store import Store
 
     arrow.without_pandas()
-    store = Store.at(results)
+    store = Store.at(results) if watch else Store.existing(results)
     page = out or store.leaderboard
     sources = _sources(store)
     if not (sources.done or sources.failed or watch):

@@ -148,8 +148,7 @@ def report(
     from harness.reporting.claim_files import write_claims
     from harness.reporting.comparison import Contents, load_comparisons
     from harness.reporting.export.tensorboard import write_event_files
-    from harness.reporting.tables.formats import chosen_text, title
-    from harness.reporting.tables.printed_table import print_table
+    from harness.reporting.tables.printed_table import print_columns, print_table
     from harness.store import arrow, compaction
     from harness.store.store import Store
 
@@ -158,7 +157,7 @@ def report(
         raise UserError("--paper and --fidelity are two tables: leave one of them out")
     if columns and (paper or gap or claims or run):
         raise UserError("--columns chooses of the first table, or with --fidelity of that one: leave out the others")
-    store = Store.at(results)
+    store = Store.at(results) if file is not None else Store.existing(results)
     if draw and (paper or gap or fidelity or claims is not None):
         raise UserError("--draw prints a drawing: give it without --paper, --gap, --fidelity and --claims")
     if json_ and not gap:
@@ -191,6 +190,7 @@ def report(
         raise UserError("--set and --only change or select the runs of a sweep file: name the file")
     planned = plan_sweep(file, results, data, set_, only) if file is not None else None
     if planned is not None:
+        planned.say_missing_store()
         planned.say_tuned()
         folder = store.table_folder(planned.name)
         contents = [Contents.of(planned.name, planned.plan).with_tuning_of(folder)]
@@ -229,11 +229,8 @@ def report(
         _print_gaps(load_comparisons(contents, store), json_, format is Format.terminal)
     elif draw:
         _print_charts(load_comparisons(contents, store), titled=planned is None)
-    elif columns:  # before the first is printed, each has them
-        shown = "md" if format is Format.terminal else format.value
-        found = load_comparisons(contents, store)
-        texts = [(title(c, shown) * (planned is None), chosen_text(c, shown, columns, fidelity)) for c in found]
-        sys.stdout.write(("" if shown == "csv" else "\n").join(head + text for head, text in texts))
+    elif columns:
+        print_columns(load_comparisons(contents, store), columns, format.value, fidelity, titled=planned is None)
     elif not products:
         layout = "paper" if paper else "fidelity" if fidelity else "table"
         for i, comparison in enumerate(load_comparisons(contents, store)):

@@ -63,6 +63,7 @@ def status(
     from slurm import backend
 
     planned = plan_sweep(file, results, data, set_, only)
+    planned.say_missing_store()
     planned.say_tuned()
     if json_ and (watch or cancel or logs is not None):
         raise UserError("--json goes with the runs' states and with --failures, not with --watch, --cancel or --logs")

@@ -71,7 +71,7 @@ def transfer(
     _check_options(runs, sweep, set_, only)
     from harness.planning.trained_networks import Own, networks_of_runs, networks_of_sweep
 
-    root, store = locate.data_root(data), Store.at(results)
+    root, store = locate.data_root(data), Store.existing(results)
     own = Own(own_method, own_model)
     if sweep is not None:
         networks = list(networks_of_sweep(sweep, results, data, set_, only, teacher, own))

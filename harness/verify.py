@@ -43,7 +43,7 @@ def verify(
     from harness.store.store import Store
     from harness.store.verification import Verification, verify_records
 
-    store = Store.at(results)
+    store = Store.existing(results)
     home = tables or store.all_tables
     folders = [p for p in files.entries(home) if p.is_dir() and files.entries(p)]
     claims = [] if tables else claim_folders(store.claims)

@@ -26,6 +26,7 @@ def take_snapshot(folder: Path, own_files: Iterable[tuple[str, Path]]) -> Path:
     the copy is complete.
 
     Raises:
+        DiskFull: the disk is full.
         UserError: others have put something in the copy's place.
     """
     files: dict[str, Path] = {}
@@ -57,16 +58,19 @@ def take_snapshot(folder: Path, own_files: Iterable[tuple[str, Path]]) -> Path:
 def _write_copy(files: Mapping[str, Path], copy: Path) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     temporary = copy.parent / f".{copy.name}.{uuid.uuid4().hex[:8]}.tmp"
-    with ownership.writable_by_owner_alone():
-        for name, path in files.items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            _copy_file(path, temporary / name)
-            _copy_bytecode(path, temporary / name)
-        store_files.replace_json(temporary / provenance.SNAPSHOT_FILE, provenance.git_state())
     try:
-        temporary.rename(copy)
-    except OSError:  # another process has just made the same copy
-        shutil.rmtree(temporary)
+        with store_files.full_disk_as_error(copy), ownership.writable_by_owner_alone():
+            for name, path in files.items():
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                _copy_file(path, temporary / name)
+                _copy_bytecode(path, temporary / name)
+            store_files.replace_json(temporary / provenance.SNAPSHOT_FILE, provenance.git_state())
+            temporary.rename(copy)
+    except OSError:
+        if not copy.exists():  # else another process has just made the same copy
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _mend(files: Mapping[str, Path], copy: Path, sums: Mapping[str, bytes]) -> None:

@@ -15,7 +15,7 @@ from harness.spec.schema import Sweep
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document
 from harness.store import json_files
-from harness.store.store import Store
+from harness.store.store import Store, missing_store
 from harness.store.weight_cache import WeightCache
 from harness.training.job_order import WeightsFile
 
@@ -70,6 +70,11 @@ class Planned:
         """Say where the settings are that the sweep's tuning chose, if there is one: its file has the entries' own."""
         if self.plan.sweep.tune and (tuned := self.store.tuned_sweep(self.name)).exists():
             say(f"note: this is about the entries' own settings; name {tuned} for those that the tuning chose")
+
+    def say_missing_store(self) -> None:
+        """Say that the store is not there yet, if so: its name may be misspelt."""
+        if not self.store.root.is_dir():
+            say(f"note: {missing_store(self.store.root)}")
 
     def states(self) -> dict[str, str]:
         """Return run_id -> done, failed or to do. A running run is to do: locks are asked only where that matters."""

@@ -1,5 +1,6 @@
 """A store's paths and the state of its runs. Imports neither torch nor pyarrow."""
 
+import difflib
 import glob
 import json
 import os
@@ -74,6 +75,17 @@ class Store:
         if root != os.fsencode(root).decode(errors="replace"):
             raise UserError(f"{root}: expected a name in UTF-8")
         return cls(Path(root))
+
+    @classmethod
+    def existing(cls, folder: Path) -> "Store":
+        """Return the store in a folder that a command reads.
+
+        Raises:
+            UserError: there is no such folder, or as ``at``.
+        """
+        if not folder.is_dir():
+            raise UserError(missing_store(folder))
+        return cls.at(folder)
 
     # paths -------------------------------------------------------------------------------------------------------
 
@@ -334,3 +346,10 @@ def _stems(folder: Path, suffix: str) -> set[str]:
             return {e.name.removesuffix(suffix) for e in entries if e.name.endswith(suffix) and e.name[0] != "."}
     except FileNotFoundError:
         return set()
+
+
+def missing_store(folder: Path) -> str:
+    """Return that a folder, which a user names, is not there, with the nearest name beside it."""
+    near = difflib.get_close_matches(folder.name, (path.name for path in files.entries(folder.parent)), n=1)
+    hint = f"did you mean {folder.with_name(near[0])}?" if near else "the first sweep makes it"
+    return f"{folder}: no such store; {hint}"

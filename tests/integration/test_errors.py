@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.bench import SELDOM, Bench, teacher_run
 from tests.support.cli import process, run_command
-from tests.support.disks import FILLS, tmpfs
+from tests.support.disks import FILLS, PAIRS, WEIGHTS, tmpfs
 
 SWEEP: dict[str, Any] = {
     "dataset": "digits",
@@ -438,9 +438,9 @@ def test_a_full_disk_while_submitting(home: Path) -> None:
 @pytest.mark.parametrize(
     "left, every, file",
     [
-        (9 << 10, SELDOM, "student.safetensors"),
-        (20 << 10, SELDOM, "{run}.parquet"),
-        (12 << 10, 0, "student.safetensors"),
+        (WEIGHTS // 2, SELDOM, "student.safetensors"),
+        (WEIGHTS + (16 << 10), SELDOM, "{run}.parquet"),
+        (WEIGHTS // 2, 0, "student.safetensors"),
     ],
     ids=["weights", "record", "checkpoint"],
 )
@@ -451,10 +451,9 @@ def test_a_full_disk_while_a_job_writes(bench: Bench, left: int, every: float, f
     """
     (bench.folder / "filling.py").write_text(FILLS)
     (bench.folder / "fill").touch()
-    bench.sweep = {**SWEEP, "methods": {"fills": {"use": "filling:Fills", "params": {"left": left}}}, "pairs": []}
-    bench.sweep["pairs"] = [{"teacher": "digits_net_w8", "student": "digits_net_w4"}]
+    bench.sweep = {**SWEEP, "methods": {"fills": {"use": "filling:Fills", "params": {"left": left}}}, "pairs": PAIRS}
     bench.checkpoint_seconds = every
-    with tmpfs(bench.folder / "results", "size=1m"):
+    with tmpfs(bench.folder / "results", "size=2m"):
         result = bench.run("sweep")
         assert result.returncode in (1, 2) and "Traceback (most recent" not in result.stderr.partition("FAILED")[0]
         (row,) = bench.states().values()

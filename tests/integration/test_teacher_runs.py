@@ -64,7 +64,7 @@ def test_chains_several_teachers_and_early_stopped_ones_train_and_fail(chain: Be
     assert early["curves"] == first_epoch and len(last["curves"]) == 2 * len(first_epoch)
     assert (early["epochs"], early["best_epoch"], last["epochs"]) == (1, 1, 2)
     table = (chain.store.table_folder("small") / "paper.md").read_text()
-    assert f"--only 'teacher={W8} by kd'" in table and f"by the mean of their logits: {W16} + {W8}" in table
+    assert f"--only 'teacher={W8} by kd'" in table and f"whose logits are averaged: {W16} + {W8}" in table
 
     failure = chain.store.failure(by_line[f"{W8} by bad", "kd"].run_id)
     assert failure and failure.kind == "teacher"

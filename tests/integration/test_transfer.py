@@ -116,5 +116,6 @@ def test_mistakes_are_told(probed: tuple[Bench, dict[str, Any]], tmp_path: Path)
     weights = bench.store.student_weights(bench.cells()["rekd", 0].run_id)
     weights.unlink()
     assert f"{weights}" in transfer(bench, "--only", "method=rekd").error
+    (tmp_path / "other").mkdir()
     other = ("--results", tmp_path / "other", "--sweep", sweep_file(bench))
     assert "none of its runs is finished in" in run_command("transfer", "--to", "digits", *other).error

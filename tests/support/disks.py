@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+PAIRS = [{"teacher": "digits_net_w8", "student": "digits_net_w16"}]
+WEIGHTS = 76 << 10  # bytes of this student's file: many more than the notes beside it take
+
 
 @contextmanager
 def tmpfs(folder: Path, options: str) -> Iterator[None]:

@@ -396,8 +396,42 @@ def test_report_out_writes_a_folder_per_sweep(home: Path) -> None:
 def test_report_of_an_empty_store(home: Path) -> None:
     result = run_command("report", "small.yaml", "--results", "empty")
     assert result.code == 0 and result.out.count("Without a record: 9 of 9 runs.") == 1
+    assert f"note: {home}/empty: no such store; the first sweep makes it" in result.err
     assert not Path("empty").exists()
+    Path("empty").mkdir()
     assert "no table yet" in run_command("report", "--results", "empty").error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report",),
+        ("verify",),
+        ("leaderboard",),
+        ("compact",),
+        ("export", "0", "--to", "onnx"),
+        ("evaluate", "--run", "0"),
+    ],
+)
+def test_a_misspelt_store_is_no_empty_one(home: Path, words: tuple[str, ...]) -> None:
+    result = run_command(*words, "--results", "resluts")
+    assert (result.code, result.out) == (2, "")
+    assert result.error == "resluts: no such store; did you mean results?"
+    for command in ("status", "report"):
+        result = run_command(command, "small.yaml", "--results", "resluts")
+        assert result.code == 0 and f"no such store; did you mean {home}/results?" in result.err
+
+
+def test_chosen_columns_fit_a_terminal(home: Path) -> None:
+    chosen = ("--columns", "seeds,top-1 last", "--format", "terminal")
+    result = run_command("report", *chosen)
+    assert result.code == 0 and result.err == ""
+    title, _, table = result.out.partition("\n\n")
+    assert title.startswith("small: ") and max(map(len, result.out.splitlines())) <= 80
+    names, _, _, student, *_ = map(str.split, table.splitlines())
+    assert names == ["method", "seeds", "top-1", "last"] and student[:2] == ["student", "3"] and "±" in student
+    result = run_command("report", "--columns", "seads", "--format", "terminal")
+    assert result.code == 2 and result.out == "" and "did you mean 'seeds'" in result.err
 
 
 def test_a_damaged_description_is_named(home: Path) -> None:

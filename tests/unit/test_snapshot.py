@@ -2,6 +2,8 @@
 
 import compileall
 import contextlib
+import errno
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -10,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from harness.spec.source_code import OwnCode
+from harness.store.files import DiskFull
 from slurm import snapshot
+from tests.support.faults import faults
 
 
 def test_what_has_changed_in_a_copy_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,6 +26,23 @@ def test_what_has_changed_in_a_copy_is_written_again(tmp_path: Path, monkeypatch
     file.write_bytes(bytes(10))
     assert take() == file.parent and file.read_text() == own.read_text()
     assert file.stat().st_mtime_ns == own.stat().st_mtime_ns and not file.stat().st_mode & 0o022
+
+
+def test_a_copy_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "PACKAGES", ())
+    own, code = tmp_path / "own.py", tmp_path / "code"
+    own.write_text("VALUE = 1\n")
+    compileall.compile_file(own, quiet=1)
+    code.mkdir()
+    with faults(code) as counted:
+        snapshot.take_snapshot(code, [("own", own)])
+    for at, operation in enumerate(counted.operations):
+        if operation.partition(" ")[0] in ("create", "write", "close", "rename"):
+            shutil.rmtree(code)
+            code.mkdir()
+            with pytest.raises(DiskFull), faults(code, at, errno.ENOSPC, lasting=True):
+                snapshot.take_snapshot(code, [("own", own)])
+            assert not list(code.iterdir()), operation
 
 
 def test_jobs_need_not_compile_it_again(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.reporting.comparison import Comparison
+from harness.reporting.comparison import Comparison, Row
 from harness.reporting.escape import escape_csv, escape_html, escape_markdown, escape_tex
 from harness.reporting.html_page import page
 from harness.reporting.published.table import PublishedTable
@@ -150,12 +150,25 @@ def chosen_text(comparison: Comparison, form: str, names: Sequence[str], fidelit
     Raises:
         UserError: there is no column with such a name.
     """
-    columns = fidelity_columns(comparison) if fidelity else comparison_columns(comparison)
-    columns = chosen_columns(columns, names)
     if form == "csv":
-        return _csv([(columns, comparison.rows)])
+        return _csv([(_chosen(comparison, names, fidelity), comparison.rows)])
     section = fidelity_section(comparison) if fidelity else next(sections(comparison, None))
-    return _text(comparison.contents.name, replace(section, lines=table_lines(columns, comparison.rows)), form)
+    section = replace(section, lines=chosen_lines(comparison, names, fidelity))
+    return _text(comparison.contents.name, section, form)
+
+
+def chosen_lines(comparison: Comparison, names: Sequence[str], fidelity: bool) -> Lines:
+    """Return the lines of the first table, or of the one of the fidelity to the teacher, with some columns.
+
+    Raises:
+        UserError: there is no column with such a name.
+    """
+    return table_lines(_chosen(comparison, names, fidelity), comparison.rows)
+
+
+def _chosen(comparison: Comparison, names: Sequence[str], fidelity: bool) -> list[Column[Row]]:
+    columns = fidelity_columns(comparison) if fidelity else comparison_columns(comparison)
+    return chosen_columns(columns, names)
 
 
 def _text(title: str, section: Section, form: str) -> str:

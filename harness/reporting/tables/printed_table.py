@@ -49,6 +49,36 @@ def print_comparison(comparison: Comparison, store: Store, with_ranks: bool = Tr
     _print_lines(terminal.comparison_lines(comparison, published, failed, _width(), with_ranks))
 
 
+def print_columns(
+    comparisons: Iterable[Comparison], names: Sequence[str], form: str, fidelity: bool, titled: bool
+) -> None:
+    """Print chosen columns of each first table, or of each one of the fidelity to the teacher.
+
+    ``form``: ``terminal`` or one of ``formats.FORMATS``. ``titled``: under its sweep's name, as others stand beside it.
+
+    Raises:
+        UserError: a table has no column with such a name; nothing is printed then.
+    """
+    if form == "terminal":
+        width = _width()
+        tables = [
+            [
+                *terminal.title_lines(comparison, width),
+                Text(),
+                *terminal.section_lines(formats.chosen_lines(comparison, names, fidelity), [], width),
+            ]
+            for comparison in comparisons
+        ]
+        for i, lines in enumerate(tables):
+            _print_lines(chain([Text()] * (i > 0), lines))
+        return
+    texts = [
+        formats.title(comparison, form) * titled + formats.chosen_text(comparison, form, names, fidelity)
+        for comparison in comparisons
+    ]
+    sys.stdout.write(("" if form == "csv" else "\n").join(texts))
+
+
 def _print_fidelity(comparison: Comparison) -> None:
     section, width = text.fidelity_section(comparison), _width()
     table = terminal.section_lines(section.lines, section.remarks, width)

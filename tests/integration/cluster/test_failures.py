@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.bench import SWEEP, USER_METHODS, Bench, teacher_run, until
 from tests.support.cluster_bench import METHODS, ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
-from tests.support.disks import FILLS, tmpfs
+from tests.support.disks import FILLS, PAIRS, WEIGHTS, tmpfs
 from tests.support.interruptions import same_end
 
 pytestmark = ON_SLURM
@@ -104,13 +104,14 @@ def test_status_reports_how_a_job_ended(bench: ClusterBench, end: str) -> None:
     assert all(bench.attempts(k) == 2 == bench.row(k)["attempts"] for k in runs)
 
 
-@pytest.mark.parametrize("left", [13 << 10, 0], ids=["weights", "everything"])
+@pytest.mark.parametrize("left", [WEIGHTS // 2, 0], ids=["weights", "everything"])
 def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
     """A disk without space for weights fails the run; without space for the failure too, the command ends."""
     (bench.folder / "filling.py").write_text(FILLS)
     (bench.folder / "fill").touch()
-    bench.sweep = {**SWEEP, "methods": {"fills": {"use": "filling:Fills", "params": {"left": left}}}, "seeds": [0]}
-    with tmpfs(bench.folder / "results", "size=8m"):
+    bench.sweep = {**SWEEP, "methods": {"fills": {"use": "filling:Fills", "params": {"left": left}}}, "pairs": PAIRS}
+    bench.sweep["seeds"] = [0]
+    with tmpfs(bench.folder / "results", "size=32m"):
         result = bench.run("sweep")
         assert not bench.store.done_ids() and not list(bench.store.root.rglob("*.tmp"))
         if left:
