@@ -157,7 +157,7 @@ def sweep(
                 from harness.planning.queues import Queues
                 from harness.planning.watch import watch
 
-                watch(planned, Queues.of(queue_file), restart=True)
+                watch(planned, Queues.of(queue_file), restart=True, table_follows=not json_)
             if until_decided:
                 planned, undecided = adaptive_seeds.until_decided(request, planned, limit)
     except KeyboardInterrupt:

@@ -62,7 +62,7 @@ def until_decided(request: Request, planned: Planned, limit: int) -> tuple[Plann
         request.track(planned)
         work = work_of(request, planned)
         say(work.text())
-        watch(planned, Queues.of(submit(work)), restart=True)
+        watch(planned, Queues.of(submit(work)), restart=True, table_follows=True)
 
 
 def _add(planned: Planned, further: dict[Line, list[int]]) -> None:

@@ -72,8 +72,8 @@ class Planned:
             say(f"note: this is about the entries' own settings; name {tuned} for those that the tuning chose")
 
     def say_missing_store(self) -> None:
-        """Say that the store is not there yet, if so: its name may be misspelt."""
-        if not self.store.root.is_dir():
+        """Say that a store of another name than the usual one is not there: the name may be misspelt."""
+        if self.store.root != Path("results").resolve() and not self.store.root.is_dir():
             say(f"note: {missing_store(self.store.root)}")
 
     def states(self) -> dict[str, str]:

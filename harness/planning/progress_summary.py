@@ -11,9 +11,12 @@ from harness.planning.sweep_progress import SweepProgress
 from harness.store.failure_causes import by_cause
 
 
-def summary_lines(progress: SweepProgress, part: str) -> list[str]:
-    """Return lines about a sweep whose watching ends; ``part``: what of a longer work it was, if any."""
-    return [_states(progress, part), *_times(progress), *_failures(progress)]
+def summary_lines(progress: SweepProgress, part: str, with_causes: bool) -> list[str]:
+    """Return lines about a sweep whose watching ends, with the causes of its failures where no table follows.
+
+    ``part``: what of a longer work it was, if any.
+    """
+    return [_states(progress, part), *_times(progress), *(_failures(progress) if with_causes else ())]
 
 
 def _states(progress: SweepProgress, part: str) -> str:

@@ -28,10 +28,10 @@ MOST_LINES = 20  # runs up to which a terminal keeps a line for each; of more, f
 _RESULT = 18  # columns of a result after its label
 
 
-def watch(planned: Planned, queues: Queues, restart: bool, part: str = "") -> None:
+def watch(planned: Planned, queues: Queues, restart: bool, part: str = "", table_follows: bool = False) -> None:
     """Show progress until every run is done or failed, or until no queue trains the rest any more; then sum up.
 
-    ``part`` is what of a longer work is watched, if any.
+    ``part`` is what of a longer work is watched, if any. ``table_follows``: with the causes of failures under it.
     With ``restart``, runs whose jobs were lost (killed, preempted, their node gone) are started again by the last
     queue, up to RESTARTS times in a row without any run ending. Runs that a cluster could not take yet are started as
     others end.
@@ -71,7 +71,7 @@ def watch(planned: Planned, queues: Queues, restart: bool, part: str = "") -> No
                 next_line = now + LINE_SECONDS
                 say(f"{time.strftime('%H:%M:%S')} {next(iter(whole_text(progress, elapsed, part)))}")
             time.sleep(max(REFRESH_SECONDS, 4 * (time.monotonic() - begin)))  # of a large sweep, seldom
-    for text in summary_lines(progress, part):
+    for text in summary_lines(progress, part, with_causes=not table_follows):
         stderr.print(Text(printable(text)), soft_wrap=not stderr.is_terminal)
 
 

@@ -172,11 +172,12 @@ def test_the_summary_says_what_has_become_of_all(tmp_path: Path, capsys: pytest.
         store.write_failure(kd, "code", f"ValueError: no {seed}", "", "log")
     progress.update(queues)
     assert len(news(progress, None)) == 7
-    lines = summary_lines(progress, "")
+    lines = summary_lines(progress, "", with_causes=True)
     assert lines[0] == "small: 4 of 7 runs done, 2 of them diverged, 3 failed"
     assert lines[1].startswith("took ")
     assert lines[2] == "slowest: digits_net_w8 > digits_net_w4 / student / seed 2, 0:34"
     assert lines[3:] == ["3 failed: code: ValueError: no 0 (digits_net_w8 > digits_net_w4 / kd / seed 0 and 2 more)"]
+    assert summary_lines(progress, "", with_causes=False) == lines[:3]
     begin = time.monotonic()
     watch(planned, queues, restart=True)
     assert time.monotonic() - begin < 10 and lines[0] in capsys.readouterr().err, "of a finished sweep, at once"
