@@ -2,11 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-FFCV_APT := g++ pkg-config libopencv-dev libturbojpeg0-dev
-LATEX_APT := texlive-latex-recommended
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup demo test tools test-timings lint check docs bench torture gpu clean
+.PHONY: help setup packages demo test tools test-timings lint check docs bench torture gpu clean
 
 help:
 	@echo "make demo    set up, then train and compare six methods on scikit-learn's digits"
@@ -37,61 +35,14 @@ $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
-# The tests of the cluster mode run on a real SLURM on this machine; where it is missing they skip and say so.
-$(VENV)/.slurm: | $(VENV)/.tested
-	@if $(BIN)/python -c 'import sys; from slurm.loopback import packages; sys.exit(bool(packages.missing()))'; then \
-	  touch $@; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
-	  echo "installing SLURM for the tests of the cluster mode"; \
-	  export DEBIAN_FRONTEND=noninteractive; \
-	  { apt-get -qq update && apt-get -qq -y install slurm-wlm slurmdbd munge mariadb-server; } > $(VENV)/slurm.log 2>&1 \
-	    || echo "it could not be installed, see $(VENV)/slurm.log: the tests of the cluster mode will skip"; \
-	  touch $@; \
-	else \
-	  echo "the tests of the cluster mode will skip; as root: apt-get install slurm-wlm slurmdbd munge mariadb-server"; \
-	fi
+# SLURM, Chromium, LaTeX and the libraries that FFCV is compiled against: what tests drive that no wheel holds.
+packages:
+	@mkdir -p $(VENV)
+	@$(PYTHON) -m tests.support.debian_packages $(VENV)/packages.log
 
-# The tests of the leaderboard drive a real browser; where it is missing they skip and say so.
-$(VENV)/.browser: | $(VENV)/.tested
-	@if command -v chromium > /dev/null; then \
-	  touch $@; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
-	  echo "installing Chromium for the tests of the leaderboard"; \
-	  export DEBIAN_FRONTEND=noninteractive; \
-	  { apt-get -qq update && apt-get -qq -y install chromium; } > $(VENV)/browser.log 2>&1 \
-	    || echo "it could not be installed, see $(VENV)/browser.log: the tests of the leaderboard's page will skip"; \
-	  touch $@; \
-	else \
-	  echo "the tests of the leaderboard's page will skip; as root: apt-get install chromium"; \
-	fi
-
-# The LaTeX of tables is compiled; where LaTeX or booktabs is missing the test skips and says so.
-$(VENV)/.latex: | $(VENV)/.tested
-	@if kpsewhich booktabs.sty > /dev/null 2>&1; then \
-	  touch $@; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
-	  echo "installing LaTeX for the test that compiles tables"; \
-	  export DEBIAN_FRONTEND=noninteractive; \
-	  { apt-get -qq update && apt-get -qq -y install --no-install-recommends $(LATEX_APT); } > $(VENV)/latex.log 2>&1 \
-	    || echo "it could not be installed, see $(VENV)/latex.log: the test that compiles tables will skip"; \
-	  touch $@; \
-	else \
-	  echo "the test that compiles tables will skip; as root: apt-get install --no-install-recommends $(LATEX_APT)"; \
-	fi
-
-# FFCV is compiled against system libraries; where they are missing, its tests skip and say so.
-$(VENV)/.ffcv: | $(VENV)/.tested
-	@if ! { command -v g++ && pkg-config --exists opencv4 libturbojpeg; } > /dev/null 2>&1; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
-	    echo "installing what FFCV is compiled against"; \
-	    export DEBIAN_FRONTEND=noninteractive; \
-	    { apt-get -qq update && apt-get -qq -y install --no-install-recommends $(FFCV_APT); } > $(VENV)/ffcv.log 2>&1 || true; \
-	  else \
-	    echo "for the tests of FFCV, as root: apt-get install $(FFCV_APT)"; \
-	  fi; \
-	fi
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ffcv]' >> $(VENV)/ffcv.log 2>&1 \
-	  || echo "FFCV could not be installed, see $(VENV)/ffcv.log: its tests will skip"
+$(VENV)/.ffcv: packages | $(VENV)/.tested
+	@test -e $@ || { $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ffcv]' > $(VENV)/ffcv.log 2>&1 \
+	  || echo "FFCV could not be installed, see $(VENV)/ffcv.log: its tests will skip"; }
 	@touch $@
 
 # Trackio asks for a Pillow below 13, and needs none for curves: it is installed beside ours, with what else it imports.
@@ -113,15 +64,15 @@ demo: $(VENV)/.figures
 	@$(BIN)/python -m harness.report benchmarks/digits_pairs.yaml --figures results/figures 2> /dev/null \
 	  | sed -n 's/.*gap[.]svg$$/picture of the gains: &/p'
 
-test: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.trackio $(VENV)/.browser $(VENV)/.latex
+test: setup packages $(VENV)/.ffcv $(VENV)/.trackio
 	$(BIN)/python -m pytest
 
-# One after the other, as pip and apt take no turns.
-tools: setup
-	@$(MAKE) --no-print-directory --jobs=1 docs $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.trackio $(VENV)/.browser $(VENV)/.latex
+# One after the other, as two of pip take no turns.
+tools: setup packages
+	@$(MAKE) --no-print-directory --jobs=1 docs $(VENV)/.ffcv $(VENV)/.trackio
 
 # On a quiet machine: a test file's budget is what it takes here, and half of that more.
-test-timings: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.trackio $(VENV)/.browser $(VENV)/.latex
+test-timings: setup packages $(VENV)/.ffcv $(VENV)/.trackio
 	$(BIN)/python -m pytest --write-timings
 
 lint: setup

@@ -68,7 +68,7 @@ class Forecast:
     _next: float = 0.0
 
     def jobs(self, queues: Sequence[Queue], sciences: Mapping[str, Science], ended: int) -> list[ExpectedJob]:
-        """Return the queues' jobs; ``ended``: how many of their runs have. none where nothing can be said of them."""
+        """Return the queues' jobs, none where nothing can be said of them. ``ended``: how many runs have."""
         made_of = (*map(id, queues), ended)
         if made_of != self._made_of and (self._made_of[:-1] != made_of[:-1] or time.monotonic() >= self._next):
             begin = time.monotonic()

@@ -1,4 +1,4 @@
-"""The same gains in plain characters, for a terminal of 80 columns without colours."""
+"""Each method's gain over the baseline, drawn in plain characters for a terminal of 80 columns without colours."""
 
 import shutil
 from textwrap import wrap
