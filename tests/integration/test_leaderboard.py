@@ -682,6 +682,29 @@ def test_follows_a_store(tmp_path: Path) -> None:
     assert not list(store.root.glob("*.tmp"))
 
 
+@needs_browser
+def test_a_store_of_failures_says_that_it_has_no_record(chromium: Any, tmp_path: Path) -> None:
+    Store(tmp_path).write_failure("f" * 16, "code", "the cause", "", "")
+    assert run_command("leaderboard", "--results", tmp_path).code == 0
+    with opened(chromium, tmp_path / "leaderboard.html") as page:
+        assert page.locator("#nothing").inner_text() == "No run has a record yet."
+
+
+@needs_browser
+def test_numbers_are_not_broken_and_an_equal_row_is_not_below(chromium: Any, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    hot = {**KD, "params": {"temperature": 1.66}}
+    put(store, record(science(teacher=None, method=ALONE), 60.0), record(science(method=hot), 60.0))
+    assert run_command("leaderboard", "--results", tmp_path).code == 0
+    with opened(chromium, store.leaderboard) as page:
+        assert sorted(column(page, "rank")) == ["", "equal"]
+        unbroken = page.locator(".settings bdi").evaluate_all("(texts) => texts.map((text) => text.firstChild.data)")
+        assert "temperature 1.66" in unbroken
+        page.get_by_role("link", name="kd", exact=True).click()
+        page.wait_for_selector("#detail h3")
+        assert "1 equal to the student" in " ".join(page.locator("#detail").inner_text().split())
+
+
 def test_a_store_without_records_is_refused(tmp_path: Path) -> None:
     """Failures are enough for a page."""
     assert "no record yet" in run_command("leaderboard", "--results", tmp_path).error
