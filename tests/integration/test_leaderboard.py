@@ -298,6 +298,15 @@ CUT = """() => [...document.querySelectorAll('.group th, .line td, .line td > *,
 }).map((cell) => cell.className + ': ' + cell.innerText)"""
 
 
+# Parts of settings' names that stand on more than one line.
+BROKEN_NAMES = """() => [...document.querySelectorAll('.wraps tbody th bdi')].flatMap((name) =>
+  [...name.childNodes].filter((part) => part.data).filter((part) => {
+    const range = document.createRange();
+    range.selectNodeContents(part);
+    return range.getClientRects().length > 1;
+  })).map((part) => part.data)"""
+
+
 @needs_browser
 @pytest.mark.parametrize("size", WIDTHS)
 def test_nothing_is_cut(chromium: Any, mixed: Path, size: tuple[int, int]) -> None:
@@ -427,6 +436,9 @@ def test_two_rows_are_compared(chromium: Any, mixed: Path) -> None:
     with opened(chromium, mixed, address, viewport={"width": 390, "height": 844}) as page:
         page.wait_for_selector("#compare .panels svg")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.goto(f"{mixed.as_uri()}#compare={pupil},{line}")
+        page.wait_for_selector("#compare .panels svg")
+        assert page.evaluate(BROKEN_NAMES) == []
 
 
 @needs_browser
