@@ -298,6 +298,15 @@ CUT = """() => [...document.querySelectorAll('.group th, .line td, .line td > *,
 }).map((cell) => cell.className + ': ' + cell.innerText)"""
 
 
+# Parts of settings' names that stand on more than one line.
+BROKEN_NAMES = """() => [...document.querySelectorAll('.wraps tbody th bdi')].flatMap((name) =>
+  [...name.childNodes].filter((part) => part.data).filter((part) => {
+    const range = document.createRange();
+    range.selectNodeContents(part);
+    return range.getClientRects().length > 1;
+  })).map((part) => part.data)"""
+
+
 @needs_browser
 @pytest.mark.parametrize("size", WIDTHS)
 def test_nothing_is_cut(chromium: Any, mixed: Path, size: tuple[int, int]) -> None:
@@ -427,6 +436,9 @@ def test_two_rows_are_compared(chromium: Any, mixed: Path) -> None:
     with opened(chromium, mixed, address, viewport={"width": 390, "height": 844}) as page:
         page.wait_for_selector("#compare .panels svg")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.goto(f"{mixed.as_uri()}#compare={pupil},{line}")
+        page.wait_for_selector("#compare .panels svg")
+        assert page.evaluate(BROKEN_NAMES) == []
 
 
 @needs_browser
@@ -680,6 +692,29 @@ def test_follows_a_store(tmp_path: Path) -> None:
     # The signal may cut off the message about the last page.
     assert f"{store.leaderboard}: 2 records, 0 failures" in log and "Traceback" not in log
     assert not list(store.root.glob("*.tmp"))
+
+
+@needs_browser
+def test_a_store_of_failures_says_that_it_has_no_record(chromium: Any, tmp_path: Path) -> None:
+    Store(tmp_path).write_failure("f" * 16, "code", "the cause", "", "")
+    assert run_command("leaderboard", "--results", tmp_path).code == 0
+    with opened(chromium, tmp_path / "leaderboard.html") as page:
+        assert page.locator("#nothing").inner_text() == "No run has a record yet."
+
+
+@needs_browser
+def test_numbers_are_not_broken_and_an_equal_row_is_not_below(chromium: Any, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    hot = {**KD, "params": {"temperature": 1.66}}
+    put(store, record(science(teacher=None, method=ALONE), 60.0), record(science(method=hot), 60.0))
+    assert run_command("leaderboard", "--results", tmp_path).code == 0
+    with opened(chromium, store.leaderboard) as page:
+        assert sorted(column(page, "rank")) == ["", "equal"]
+        unbroken = page.locator(".settings bdi").evaluate_all("(texts) => texts.map((text) => text.firstChild.data)")
+        assert "temperature 1.66" in unbroken
+        page.get_by_role("link", name="kd", exact=True).click()
+        page.wait_for_selector("#detail h3")
+        assert "1 equal to the student" in " ".join(page.locator("#detail").inner_text().split())
 
 
 def test_a_store_without_records_is_refused(tmp_path: Path) -> None:

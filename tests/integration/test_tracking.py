@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Contents
 from harness.reporting.export.tensorboard import scalars
+from harness.store import json_files
 from harness.store.live_curves import read_epochs
+from harness.store.tuning_log import TuningLog
 from harness.tracking.tracked_run import TrackedRun, tracked_runs
 from tests.support import tracked
 from tests.support.bench import EPOCHS, STEPS, SWEEP, Bench
@@ -135,6 +138,27 @@ def test_sweep_tracks_its_runs_and_goes_on_without_a_tool_that_fails(followed: F
     result = bench.run("sweep", "--tensorboard", "events")
     assert result.returncode == 0 and "tracking" not in result.stderr
     assert [epoch for epoch, _ in tracked.tensorboard_run(place / "seed-0").curves["test/top1"]] == [1, 2, 3]
+
+
+def test_tune_tracks_its_trials_and_its_final_runs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    recipe, searched = {"base": "digits_quick", "epochs": 1}, {"search": {"weights.kd": [0.5, 2]}}
+    tune = {"trials": 2, "together": 2, "validation": 100}
+    bench.sweep = SWEEP | {"recipe": recipe, "methods": {"student": {}, "kd": searched}, "seeds": 1, "tune": tune}
+    result = bench.run("tune", "--no-check", "--track", "mlflow")
+    assert result.returncode == 0 and "tracking" not in result.stderr, result.stderr
+    log = json_files.read_checked(TuningLog, bench.store.tuning("small"))
+    of_tuning = {run_id: f"kd.{trial.number} / seed 1000" for trial in log.trials for run_id in trial.run_ids}
+    final = plan_sweep(bench.store.tuned_sweep("small"), bench.store.root)
+    of_sweep = {cell.run_id: f"{cell.method} / seed 0" for cell in final.plan.cells}
+    assert len(of_tuning) == len(of_sweep) == 2
+    for sweep, runs in (("small-tuning", of_tuning), ("small", of_sweep)):
+        for run_id, name in runs.items():
+            shown = tracked.mlflow_run(bench.store.tracking, TrackedRun(sweep, run_id, "", "", "", 0, ()))
+            pair = "digits_net_w8 > digits_net_w4"
+            assert shown.state == "done" and shown.names == (sweep, pair, f"{name} / {pair}")
+            assert shown.curves == {tag: [(epoch, value)] for epoch, tag, value in scalars(bench.row(run_id))}
 
 
 def test_mistakes_are_told_before_anything_starts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,11 +172,14 @@ def test_gain_per_extra_hour(top1: float, kds: float, hours: float, hardware: st
     assert only(lines(rows), "other").per_hour == expected
 
 
-def test_only_means_above_the_students_are_above_it() -> None:
-    entries = lines([run(ALONE, 50.0), run(KD, 50.0), run(OTHER, 50.5), run(HOT_KD, 60.0, student="resnet8")])
-    assert {(e.science.student, e.rank, e.above_student) for e in entries if e.science.teacher} == {
-        ("resnet20", 2, False),
-        ("resnet20", 1, True),
+def test_means_above_equal_to_and_below_the_students_are_told_apart() -> None:
+    scores = {0: (70.1, 70.2), 1: (70.3, 70.2)}  # of the student alone and KD: their means differ by rounding
+    equal = [run(method, scores[seed][i], seed) for seed in scores for i, method in enumerate((ALONE, KD))]
+    others = [run(OTHER, 70.5), run(HOT_KD, 70.0), run(HOT_KD, 60.0, student="resnet8")]
+    assert {(e.science.student, e.rank, e.standing) for e in lines([*equal, *others]) if e.science.teacher} == {
+        ("resnet20", 1, 1),
+        ("resnet20", 2, 0),
+        ("resnet20", 3, -1),
         ("resnet8", 1, None),
     }
 

@@ -523,6 +523,10 @@ def test_columns_are_chosen_by_their_names(home: None) -> None:
     assert csv_.splitlines()[0].split(",") == [*named, *fields, "missing", "diverged"]
     assert r"method & top-1 best & top-1 last \\" in tex and "seeds 3}" in tex
     assert html_.count("<th>") == 5
+    explained = ("95 % CI", "Paired t-test", "Seeds to tell", "'vs'")
+    assert not [text for text in explained for form in (md, html_, tex.replace("\\%", "%")) if text in form]
+    differences = run_command("report", "sweep.yaml", "--columns", "vs student").out
+    assert [text for text in explained if text in differences] == ["Paired t-test", "'vs'"]
 
 
 def test_an_unknown_column_is_refused(home: None) -> None:

@@ -494,15 +494,19 @@ def test_another_recipe_in_a_column_is_stated(home: Path) -> None:
     methods = sweep["methods"]
     entries = methods if isinstance(methods, dict) else {name: {} for name in methods}
     Path("small.yaml").write_text(yaml.safe_dump({**sweep, "methods": entries}))
-    assert not any("another recipe" in note for note in tables_text.notes(comparison_of(plan())))
+    assert not any("another recipe" in note for note in next(tables_text.sections(comparison_of(plan()), None)).remarks)
     entries["kd"] = {**(entries["kd"] or {}), "recipe": {"lr": 0.5}}
     Path("small.yaml").write_text(yaml.safe_dump({**sweep, "methods": entries}))
-    recipe_note = next(note for note in tables_text.notes(comparison_of(plan())) if "another recipe" in note)
+    recipe_note = next(
+        note for note in next(tables_text.sections(comparison_of(plan()), None)).remarks if "another recipe" in note
+    )
     assert "kd: lr 0.5" in recipe_note and "student:" not in recipe_note
 
 
 def test_the_readings_of_methods_are_stated_where_paper_and_code_differ(home: Path) -> None:
-    assert not any("Readings" in note for note in tables_text.notes(comparison_of(plan()))), "kd has one"
+    assert not any("Readings" in note for note in next(tables_text.sections(comparison_of(plan()), None)).remarks), (
+        "kd has one"
+    )
     mlkd = {name: {"use": "mlkd", "params": {"reading": name}} for name in ("code", "paper")}
     student = {"recipe": {"optimizer": "sgd"}}
     methods = {"student": student, "kd": {}, "mlkd_code": mlkd["code"], "mlkd_paper": mlkd["paper"]}
@@ -512,10 +516,12 @@ def test_the_readings_of_methods_are_stated_where_paper_and_code_differ(home: Pa
     for run in planned.plan.runs.values():
         if not planned.store.record(run.run_id).exists():
             records.write_record(planned.store, row(run.run_id, 60.0, 61.0, science=run.science.text))
-    (note,) = (note for note in tables_text.notes(comparison_of(planned)) if "code differ" in note)
+    (note,) = (
+        note for note in next(tables_text.sections(comparison_of(planned), None)).remarks if "code differ" in note
+    )
     assert note.endswith("code differ: mlkd_code as in the code; mlkd_paper as in the paper.")
     usual = "Trained with optimizer dot and a further view 'strong' of each image"
-    notes = list(tables_text.notes(comparison_of(planned)))
+    notes = next(tables_text.sections(comparison_of(planned), None)).remarks
     assert f"{usual}; lines with other recipes are named above." in notes, "most lines have it"
     assert {note, *(n for n in notes if n.startswith(usual))} <= {*paper_notes(comparison_of(planned), ["top1"], 1, [])}
 

@@ -35,7 +35,7 @@ def test_the_table_prints_intervals_and_marks() -> None:
     assert crd["vs student"] == "+0.07 ± 0.32", "no mark"
     needed = ours.seeds_needed(comparison.rows[2].to_baseline, 0.05 / 2)
     assert needed and crd["seeds to tell"] == str(needed) and comparison.rows[2].seeds_to_tell == needed
-    text = "\n".join(tables_text.notes(comparison))
+    text = "\n".join(next(tables_text.sections(comparison, None)).remarks)
     assert "Paired t-test against student, Holm-corrected over a pair's methods: * p < 0.05, ** p < 0.01" in text
 
 

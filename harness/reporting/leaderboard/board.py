@@ -176,7 +176,7 @@ def _line(
         "teaches": line.teaches,
         "trial": trial,
         "rank": line.rank,
-        "above": line.above_student,
+        "standing": line.standing,
         "by_seed": [list(line.by_seed), [number(score) for score in line.by_seed.values()]],
         "last": _spread(line.last),
         "best": _spread(line.best),

@@ -83,7 +83,7 @@ class LeaderboardEntry:
     newest: int  # when its last run finished, in microseconds since 1970
     teaches: bool = False  # its runs trained teachers, and no table has them as students
     rank: int | None = None
-    above_student: bool | None = None  # None where the student was not trained alone
+    standing: int | None = None  # 1 above, 0 equal to, -1 below the student trained alone; None without its score
     to_baseline: Spread | None = None
     to_reference: Spread | None = None
     per_hour: float | None = None  # points gained over KD per hour that a run costs more than KD's, where that is much
@@ -213,7 +213,7 @@ def _compared(lines: list[LeaderboardEntry]) -> list[LeaderboardEntry]:
                 replace(
                     line,
                     rank=means.index(line.last.mean) + 1 if line.last else None,
-                    above_student=_above(line, baseline),
+                    standing=_standing(line, baseline),
                     to_baseline=_paired(line, baseline),
                     to_reference=to_reference,
                     per_hour=_per_hour(to_reference, line.cost, reference.cost if reference else None),
@@ -244,10 +244,11 @@ def _reference(entries: Sequence[LeaderboardEntry]) -> LeaderboardEntry | None:
     return references[0] if len(references) == 1 else plain[0] if plain else None
 
 
-def _above(line: LeaderboardEntry, baseline: LeaderboardEntry | None) -> bool | None:
+def _standing(line: LeaderboardEntry, baseline: LeaderboardEntry | None) -> int | None:
     if line.last is None or baseline is None or baseline.last is None:
         return None
-    return line.last.mean > baseline.last.mean
+    difference = round(line.last.mean - baseline.last.mean, 9)  # without the rounding of sums
+    return (difference > 0) - (difference < 0)
 
 
 def _paired(line: LeaderboardEntry, other: LeaderboardEntry | None) -> Spread | None:

@@ -81,7 +81,7 @@ function labelsOf(both) {
 function compareTable(label, both, rows, wraps = false) {
   const labels = labelsOf(both);
   const head = make("tr", {}, make("td", {}), ...both.map((line, i) => make("th", { scope: "col", class: i ? "second" : "first" }, bdi(labels[i]))));
-  const body = rows.map(([name, cells]) => make("tr", {}, make("th", { scope: "row" }, bdi(name)), ...cells.map((cell) => make("td", {}, ...cell))));
+  const body = rows.map(([name, cells]) => make("tr", {}, make("th", { scope: "row" }, breakable(name)), ...cells.map((cell) => make("td", {}, ...cell))));
   return make("div", { class: `wide-table two${wraps ? " wraps" : ""}`, tabindex: "0", role: "region", "aria-label": label }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
 }
 
@@ -116,7 +116,7 @@ function differingSettings(both, details) {
   const names = [...new Set(values.flatMap((own) => [...own.keys()]))].filter((name) => values[0].get(name) !== values[1].get(name));
   const note = known ? null : make("p", { class: "std" }, "Of settings that both rows state only: this page does not hold the details of both.");
   if (!names.length) return section("Settings that differ", note, make("p", {}, "None."));
-  const rows = names.map((name) => [name, values.map((own) => [own.has(name) ? bdi(own.get(name)) : none()])]);
+  const rows = names.map((name) => [name, values.map((own) => [own.has(name) ? breakable(own.get(name)) : none()])]);
   return section("Settings that differ", note, compareTable("Settings that differ", both, rows, true));
 }
 

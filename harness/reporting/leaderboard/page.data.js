@@ -22,8 +22,8 @@ function draw(tag, attributes = {}, text = "") {
 }
 
 const bdi = (text, attributes = {}) => make("bdi", attributes, text);
-/** A name that may break after its marks, such as a long one of a user's own. */
-const breakable = (text) => make("bdi", {}, ...text.split(/(?<=[_.:])/).flatMap((part) => [part, make("wbr")]));
+/** A name that may break after its marks, such as a long one of a user's own, but not within a number. */
+const breakable = (text) => make("bdi", {}, ...text.split(/(?<=[_:]|\.(?!\d))/).flatMap((part) => [part, make("wbr")]));
 const none = () => make("span", { class: "none" }, "\u2013");
 const fixed = (value, digits = 2) => (value === null || value === undefined ? "" : value.toFixed(digits));
 const signed = (value) => (value > 0 ? "+" : value < 0 ? "\u2212" : "") + Math.abs(value).toFixed(2);

@@ -58,7 +58,7 @@ function tiles(line) {
   const tile = (name, children) => make("div", {}, make("dt", {}, name), make("dd", {}, ...children));
   const { shown } = protocolOf(line);
   const list = [tile(`Last, ${shown} %`, spread(line.last)), tile(`Best, ${shown} %`, spread(line.best))];
-  if (line.rank !== null) list.push(tile("Rank in protocol and pair", [String(line.rank), line.above === false ? make("span", { class: "std" }, " below the student") : null]));
+  if (line.rank !== null) list.push(tile("Rank in protocol and pair", [String(line.rank), line.standing in STANDINGS ? make("span", { class: "std" }, ` ${STANDINGS[line.standing]} the student`) : null]));
   if (line.to_baseline) list.push(tile("Over the student", [sign(line.to_baseline)]));
   if (line.to_reference) list.push(tile("Over KD", [sign(line.to_reference)]));
   const teachers = new Set(line.groups.map((group) => group.teacher_score));

@@ -14,8 +14,10 @@ function methodCell(line, group) {
   return [make("div", { class: "name" }, link, use ? make("span", { class: "use" }, breakable(use)) : null, trial, warnings), shown.length ? make("div", { class: "settings" }, ...shown) : null];
 }
 
+const STANDINGS = { 0: "equal to", "-1": "below" }; // of rows that show no rank
+
 function rankCell(line) {
-  if (line.above === false) return [make("span", { class: "below", title: "below the student trained alone" }, "below")];
+  if (line.standing in STANDINGS) return [make("span", { class: "below", title: `${STANDINGS[line.standing]} the student trained alone` }, STANDINGS[line.standing].split(" ")[0])];
   return [line.rank === null ? "" : String(line.rank)];
 }
 
@@ -54,7 +56,7 @@ function pickCell(line) {
 const SCORE = [...new Set(Object.values(overview.protocols).map((p) => p.shown))].join(" or ");
 const COLUMNS = [
   { key: "pick", name: "", width: 52, show: pickCell },
-  { key: "rank", name: "Rank", width: 64, up: true, value: (l) => (l.rank === null ? null : l.rank + (l.above === false ? 1e6 : 0)), show: rankCell, about: "of the group's methods, by the mean after the last epoch; below: not above the student trained alone" },
+  { key: "rank", name: "Rank", width: 64, up: true, value: (l) => (l.rank === null ? null : l.rank + (l.standing in STANDINGS ? 1e6 : 0)), show: rankCell, about: "of the group's methods, by the mean after the last epoch; not above the student trained alone: below or equal" },
   { key: "method", name: "Method", text: true, up: true, value: (l) => `${l.title} ${settingsText(l)}`, show: methodCell, about: "the sweep's name for it, the method if that is another, and the settings: first those that differ from other rows of the method" },
   { key: "last", name: "Last", width: 128, value: (l) => l.last && l.last[0], show: lastCell, about: `${SCORE} in % after the last epoch, mean \u00b1 sample std over seeds` },
   { key: "best", name: "Best", width: 128, value: (l) => l.best && l.best[0], show: (l) => spread(l.best), about: `${SCORE} in % at the best evaluated epoch: optimistic` },
@@ -122,6 +124,7 @@ function fill(shown) {
   table.setAttribute("aria-rowcount", items.length + 1);
   byId("count").value = `${plural(items.length - pairs, "row")} in ${plural(pairs, "pair")}`;
   byId("nothing").hidden = items.length > 0;
+  if (!lines.length) byId("nothing").textContent = "No run has a record yet.";
   showWindow();
 }
 

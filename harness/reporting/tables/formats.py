@@ -24,7 +24,7 @@ from harness.reporting.tables.columns import (
     rank_columns,
     table_lines,
 )
-from harness.reporting.tables.text import Section, fidelity_section, sections, settings_section
+from harness.reporting.tables.text import Section, fidelity_section, notes, sections, settings_section
 
 
 def markdown(comparison: Comparison, published: PublishedTable | None = None) -> str:
@@ -152,8 +152,9 @@ def chosen_text(comparison: Comparison, form: str, names: Sequence[str], fidelit
     """
     if form == "csv":
         return _csv([(_chosen(comparison, names, fidelity), comparison.rows)])
+    lines = chosen_lines(comparison, names, fidelity)
     section = fidelity_section(comparison) if fidelity else next(sections(comparison, None))
-    section = replace(section, lines=chosen_lines(comparison, names, fidelity))
+    section = replace(section, lines=lines, remarks=section.remarks if fidelity else list(notes(comparison, lines[0])))
     return _text(comparison.contents.name, section, form)
 
 

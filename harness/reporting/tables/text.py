@@ -1,7 +1,7 @@
 """The lines and remarks of a comparison's tables, the same in every format."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.errors import is_visible
@@ -36,7 +36,7 @@ def sections(comparison: Comparison, published: PublishedTable | None) -> Iterat
     """Yield the tables of a comparison: its rows, the methods' ranks over its pairs, published numbers."""
     contents, rows = comparison.contents, comparison.rows
     lines = table_lines(columns.comparison_columns(comparison), rows)
-    yield Section("", lines, list(notes(comparison)), [run_ids(row) for row in rows])
+    yield Section("", lines, list(notes(comparison, lines[0])), [run_ids(row) for row in rows])
     if ranking := comparison.ranking:
         lines = table_lines(columns.rank_columns(ranking, contents.baseline), ranking.ranks)
         yield Section(RANKS, lines, list(_rank_notes(ranking, contents)), [""] * len(ranking.ranks))
@@ -92,16 +92,17 @@ def images(comparison: Comparison) -> str:
     return sizes
 
 
-def notes(comparison: Comparison) -> Iterator[str]:
-    """Yield the facts that a reader must know to compare these numbers with others."""
+def notes(comparison: Comparison, head: Sequence[str]) -> Iterator[str]:
+    """Yield the facts that a reader must know to compare these numbers with others. ``head``: the columns' names."""
     contents = comparison.contents
     evaluated_on = comparison.evaluated_on or "test"
+    differences = " 'vs' is a difference to another line, of the last epoch, paired by seed."
     yield (
         f"{contents.shown_dataset}{images(comparison)}, {epochs(contents)}. {capitalised(contents.task.shown)} in %, "
-        f"mean ± sample std over seeds; 'last' is the last epoch's, 'best' the best {evaluated_on} epoch's. 'vs' is a "
-        "difference to another line, of the last epoch, paired by seed."
+        f"mean ± sample std over seeds; 'last' is the last epoch's, 'best' the best {evaluated_on} epoch's."
+        f"{differences * any(name.startswith('vs ') for name in head)}"
     )
-    yield from _test_notes(comparison)
+    yield from _test_notes(comparison, head)
     yield from training_notes(comparison)
     yield from absence_notes(comparison, {})
 
@@ -200,14 +201,14 @@ def method_notes(row: Row) -> Iterator[str]:
         yield f"{row.line}: {_one_line(text)} ({count} of {plural(len(row.run_ids), 'run')})."
 
 
-def _test_notes(comparison: Comparison) -> Iterator[str]:
+def _test_notes(comparison: Comparison, head: Sequence[str]) -> Iterator[str]:
     """Explain intervals, marks and the seeds that would tell."""
     baseline, shown = comparison.contents.baseline, comparison.contents.task.shown
-    if any(row.last_interval for row in comparison.rows):
+    if columns.INTERVAL in head:
         yield f"95 % CI: of the mean {shown} over seeds, by Student's t, within 0 and 100."
-    if any(row.tested for row in comparison.rows):
+    if f"vs {baseline}" in head and any(row.tested for row in comparison.rows):
         yield stars_note(baseline)
-    if any(map(columns.seeds_to_tell_text, comparison.rows)):
+    if columns.SEEDS_TO_TELL in head:
         yield (
             f"Seeds to tell: a difference without a mark would get one with so many seeds in all, in {100 * POWER:.0f} "
             "of 100 cases, if its mean and std stay as they are here."
