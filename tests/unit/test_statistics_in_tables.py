@@ -79,6 +79,16 @@ def test_marks_are_after_the_correction() -> None:
     assert cells_of(formats.markdown(comparison))[1]["vs student"] == "+0.70 ± 0.20"
 
 
+def test_a_method_that_is_worse_is_marked_otherwise_than_one_that_is_better() -> None:
+    comparison = compared({**WIDE, "kd": (50.5, 51.5, 50.8), "crd": (70.5, 71.5, 70.8)})
+    _, kd, crd = cells_of(formats.markdown(comparison))
+    assert kd["vs student"].endswith(" †††") and crd["vs student"].endswith(" ***")
+    tex, note = formats.latex(comparison), "A method that is worse has daggers ({}) in place of stars."
+    assert r"\textsuperscript{$\dagger$$\dagger$$\dagger$}" in tex and r"\textsuperscript{***}" in tex
+    assert note.format(r"$\dagger$") in tex and note.format("†") in formats.html_text(comparison)
+    assert "dagger" not in formats.markdown(compared({**WIDE, "kd": (70.5, 71.5, 70.8)}))
+
+
 def test_one_seed_has_neither_intervals_nor_tests() -> None:
     text = formats.markdown(compared({m: v[:1] for m, v in WIDE.items()}))
     assert "95 %" not in text and "t-test" not in text

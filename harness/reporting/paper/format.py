@@ -6,10 +6,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from harness.errors import one_line
-from harness.reporting.paper.notes import DAGGER, VERDICTS
+from harness.reporting.paper.notes import VERDICTS
 from harness.reporting.paper.published_cells import PublishedCell
 from harness.reporting.paper.table import Column, Entry, Paper, PaperLine
-from harness.reporting.tables.columns import spread_text, stars
+from harness.reporting.tables.columns import mark, spread_text
 from harness.spec.tasks import shown
 
 MOST_COLUMNS = 7  # side by side on a page's width; CRD's tables have six and seven
@@ -72,8 +72,7 @@ def figure(entry: Entry, line: PaperLine) -> str:
 
 def marks(entry: Entry) -> str:
     """Return ``** (a)``; daggers in place of stars where the method is worse than the baseline."""
-    test = stars(entry.tested)
-    return " ".join(filter(None, (test.replace("*", DAGGER) if entry.is_worse else test, entry.unlike)))
+    return " ".join(filter(None, (mark(entry.tested, entry.is_worse), entry.unlike)))
 
 
 def published(cell: PublishedCell) -> str:

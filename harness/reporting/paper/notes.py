@@ -5,6 +5,7 @@ from itertools import chain
 
 from harness.reporting.comparison import Comparison
 from harness.reporting.published.table import recipe_name
+from harness.reporting.tables.columns import DAGGER
 from harness.reporting.tables.text import (
     capitalised,
     epochs,
@@ -19,7 +20,6 @@ from harness.reporting.tables.text import (
 from harness.spec.science import Science
 from harness.spec.teacher_reference import TeacherReference
 
-DAGGER = "†"
 VERDICTS = {"reproduced": "≈", "not reproduced": "≠", "undecided": "?"}
 
 

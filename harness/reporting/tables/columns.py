@@ -14,6 +14,7 @@ from harness.spec.lines import Line
 from harness.store.schema import FIDELITY_COLUMNS
 
 PAIR, OVER, INTERVAL = "teacher > student", "over", "95 % CI"  # names of columns
+DAGGER = "†"
 SEEDS_TO_TELL = "seeds to tell"
 STARS = ((0.001, "***"), (0.01, "**"), (ERROR, "*"))
 _EPOCH = {"last": "last", "best": "best", "unknown": "last or best?"}
@@ -209,7 +210,7 @@ def _seeds(row: Row) -> str:
 
 def difference_text(row: Row) -> str:
     """Return the difference to the baseline with the mark of its test."""
-    return f"{spread_text(row.to_baseline, signed=True)} {stars(row.tested)}".strip()
+    return f"{spread_text(row.to_baseline, signed=True)} {mark(row.tested, is_worse(row))}".strip()
 
 
 def seeds_to_tell_text(row: Row) -> str:
@@ -219,6 +220,21 @@ def seeds_to_tell_text(row: Row) -> str:
     if row.tested.p_holm < ERROR:
         return ""
     return f"over {MOST_SEEDS:,}" if row.seeds_to_tell is None else f"{row.seeds_to_tell:,}"
+
+
+def is_worse(row: Row) -> bool:
+    """Return whether a method's mean is below the baseline's."""
+    return row.to_baseline is not None and row.to_baseline.mean < 0
+
+
+def has_daggers(row: Row) -> bool:
+    """Return whether a method is marked as significantly worse than the baseline."""
+    return DAGGER in difference_text(row)
+
+
+def mark(tested: Difference | None, is_worse: bool) -> str:
+    """Return the mark of a significant difference: stars, or as many daggers for a method that is worse."""
+    return stars(tested).replace("*", DAGGER) if is_worse else stars(tested)
 
 
 def stars(tested: Difference | None) -> str:

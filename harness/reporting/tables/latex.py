@@ -14,7 +14,7 @@ from harness.reporting.tables.text import Section
 
 _NUMBERS = re.compile(r"[-+\d.,\[\]± ]*")
 _MINUS = re.compile(r"(?<![\w.-])-(?=\d)")
-_MARK = re.compile(r" ?(\*+)$")
+_MARK = re.compile(r" ?((?:\*|\$\\dagger\$)+)$")
 _OF_PAIR = re.compile("teacher's .*|seeds|seconds per run|verdict .*")
 _SPACE, _NAME = 2, 8  # letters between columns, and that a column's name has at least before it is broken
 _RULE = 0.5  # of a row's height

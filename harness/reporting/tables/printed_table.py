@@ -16,7 +16,7 @@ from harness.reporting.tuning import tuning_text
 from harness.store.store import Store
 from harness.store.tuning_log import TuningLog
 
-_ASCII = str.maketrans({"±": "+-", "▸": ">", "─": "-"})
+_ASCII = str.maketrans({"±": "+-", "▸": ">", "─": "-", "†": "x"})
 _LONGER_BY = 4  # characters of a row with a "+-" in each of its columns
 
 

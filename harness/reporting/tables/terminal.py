@@ -206,6 +206,8 @@ def _legend(comparison: Comparison, width: int) -> Iterator[Text]:
         parts.append(f"no difference is significant (p < {ERROR:g})")
     elif tested:
         parts.append(", ".join(f"{star} p < {p:g}".replace(" ", TIED) for p, star in reversed(columns.STARS)))
+        if any(map(columns.has_daggers, comparison.rows)):
+            parts.append(f"{columns.DAGGER} for *: worse".replace(" ", TIED))
     if any(map(columns.seeds_to_tell_text, comparison.rows)):
         name = columns.SEEDS_TO_TELL.replace(" ", TIED)
         parts.append(f"{name}: with so many, {100 * POWER:.0f} of 100 tests would see the difference")

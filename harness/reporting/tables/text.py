@@ -207,7 +207,8 @@ def _test_notes(comparison: Comparison, head: Sequence[str]) -> Iterator[str]:
     if columns.INTERVAL in head:
         yield f"95 % CI: of the mean {shown} over seeds, by Student's t, within 0 and 100."
     if f"vs {baseline}" in head and any(row.tested for row in comparison.rows):
-        yield stars_note(baseline)
+        daggers = f" A method that is worse has daggers ({columns.DAGGER}) in place of stars."
+        yield stars_note(baseline) + daggers * any(map(columns.has_daggers, comparison.rows))
     if columns.SEEDS_TO_TELL in head:
         yield (
             f"Seeds to tell: a difference without a mark would get one with so many seeds in all, in {100 * POWER:.0f} "
