@@ -1,6 +1,7 @@
 """``python -m harness.status``: the states of a sweep's runs."""
 
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -77,7 +78,10 @@ def status(
         from harness.planning.watch import watch as follow
 
         follow(planned, Queues(lambda: _readable(queue_files(planned))), restart=False)
-        say(f"table: python -m harness.report {file} --results {results}")
+        changes = [word for change in set_ for word in ("--set", change)]
+        changes += [word for selection in only for word in ("--only", selection)]
+        store = [] if results == Path("results") else ["--results", str(results)]
+        say(f"table: {shlex.join(['python', '-m', 'harness.report', str(file), *changes, *store])}")
     else:
         _print_states(planned, [backend.backend_of(q) for q in _readable(queue_files(planned))], json_)
 
@@ -162,6 +166,8 @@ def _is_training(planned: "Planned", queue_file: Path) -> bool:
 
 def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) -> None:
     rows = [_row(planned, backends, run_id, state) for run_id, state in planned.states().items()]
+    diverged = _diverged(planned, {row["run_id"] for row in rows if row["state"] == "done"})
+    rows = [row | ({"diverged": True} if row["run_id"] in diverged else {}) for row in rows]
     if json_:
         print(json.dumps(rows))
         return
@@ -171,7 +177,19 @@ def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) ->
         head = f"{row['run_id']}  {row['state']:{width}}  "
         print(at_words(printable(f"{head}{row['label']}  {details}".rstrip()), sys.stdout, len(head)))
     count = Counter(row["state"] for row in rows)
-    print(", ".join(f"{count[state]} {state}" for state in sorted(count, key=_order)))
+    counts = [f"{count[state]} {state}" for state in sorted(count, key=_order)]
+    print(", ".join(counts) + (f"; {len(diverged)} of those done diverged" if diverged else ""))
+
+
+def _diverged(planned: "Planned", done: set[str]) -> set[str]:
+    if not done:
+        return done
+    from harness.store import records  # waits for pyarrow
+
+    with suppress(UserError):  # whoever reads the table is told
+        rows = records.read_records(planned.store, done, ("run_id", "status")).to_pylist()
+        return {row["run_id"] for row in rows if row["status"] == "diverged"}
+    return set()
 
 
 def _row(planned: "Planned", backends: "list[Backend]", run_id: str, state: str) -> dict[str, Any]:
@@ -200,6 +218,8 @@ def _row(planned: "Planned", backends: "list[Backend]", run_id: str, state: str)
 def _details(row: dict[str, Any], task: "TaskInfo") -> Iterator[str]:
     if "cause" in row:
         yield row["cause"]
+    if "diverged" in row:
+        yield "diverged"
     if "epoch" in row:
         stage = "first stage, " if row.get("stage") == "first" else ""
         yield f"{stage}epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}"
@@ -244,7 +264,8 @@ def _print_failures(planned: "Planned", json_: bool) -> None:
             label = printable(planned.plan.runs[failure.run_id].label)
             print(at_words(f"  {failure.run_id}  {label}", sys.stdout, len(failure.run_id) + 2))
         if failures[0].details:
-            print("    " + "\n    ".join(printable_lines(failures[0].details).strip().split("\n")[-12:]))
+            details = "\n    ".join(printable_lines(failures[0].details).strip().split("\n")[-12:])
+            print(at_words(f"    {details}", sys.stdout))
         print(f"  log: {printable(failures[0].log)}")
 
 
