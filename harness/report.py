@@ -237,7 +237,7 @@ def report(
             print("\n" * (i > 0), end="")
             print_table(comparison, store, f"{layout}.{format.value}", settings, titled=planned is None)
     for content in contents:
-        submissions.say_submissions(store, content.name)
+        submissions.say_submissions(store, content.name, content.run_ids())
 
 
 def _print_charts(comparisons: "Iterable[Comparison]", titled: bool) -> None:
