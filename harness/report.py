@@ -169,7 +169,7 @@ def report(
         format = Format.terminal if sys.stdout.isatty() and not paper else Format.md
     if format is Format.terminal and paper:
         raise UserError("--paper is printed as Markdown, LaTeX, CSV or HTML: give --format md, tex, csv or html")
-    if settings and (paper or fidelity or format not in (Format.terminal, Format.md)):
+    if settings and (paper or fidelity or columns or draw or format not in (Format.terminal, Format.md)):
         raise UserError("--settings goes with the table of a terminal and of Markdown: leave out what prints another")
     if claims is not None:
         if file is not None or set_ or only:

@@ -257,7 +257,7 @@ def test_settings_of_each_line_are_printed_on_request(tmp_path: Path, monkeypatc
     )
     assert "kd_t8\n    method kd, temperature 8, weight of ce 0.1, weight of kd 0.9\n" in fitted
     assert "| kd_t8   | method kd, temperature 8, weight of ce 0.1, weight of kd 0.9 " in markdown
-    for options in (("--paper",), ("--fidelity",), ("--format", "tex")):
+    for options in (("--paper",), ("--fidelity",), ("--format", "tex"), ("--columns", "seeds"), ("--draw",)):
         assert "--settings goes with the table of" in run_command("report", "--settings", *options).error
     assert "--paper is printed as" in run_command("report", "--paper", "--format", "terminal").error
 
