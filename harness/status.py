@@ -1,7 +1,6 @@
 """``python -m harness.status``: the states of a sweep's runs."""
 
 import json
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -78,10 +77,7 @@ def status(
         from harness.planning.watch import watch as follow
 
         follow(planned, Queues(lambda: _readable(queue_files(planned))), restart=False)
-        changes = [word for change in set_ for word in ("--set", change)]
-        changes += [word for selection in only for word in ("--only", selection)]
-        store = [] if results == Path("results") else ["--results", str(results)]
-        say(f"table: {shlex.join(['python', '-m', 'harness.report', str(file), *changes, *store])}")
+        say(f"table: {options.command_for('report', file, results, set_, only)}")
     else:
         _print_states(planned, [backend.backend_of(q) for q in _readable(queue_files(planned))], json_)
 

@@ -1,5 +1,6 @@
 """The screen of a sweep in progress, and what stays of it."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -210,6 +211,20 @@ def test_a_cause_shows_its_log_once(tmp_path: Path) -> None:
     assert sum(line.endswith("FAILED: the cause above") for line in lines) == 2
     lines = [line.plain for line in news(progress, 60) if line.plain.endswith("the cause above")]
     assert lines and max(map(len, lines)) <= 60
+
+
+def test_the_time_taken_starts_with_the_queue_of_the_watched_runs(tmp_path: Path) -> None:
+    progress, queues, _ = queued(tmp_path, seeds=3)
+    (path,) = queues.find()
+    earlier = path.with_name("small-11111111.json")
+    (job,) = (job for job in Queue.read(path).jobs if teacher(progress.planned) in job.run_ids)
+    replace(Queue.read(path), jobs=(job,)).write(earlier)
+    os.utime(earlier, (1000.0, 1000.0))
+    record(progress.planned, teacher(progress.planned), own=5.0)
+    progress, queues = SweepProgress(progress.planned), Queues(lambda: [earlier, path])
+    queues.update()
+    progress.update(queues)
+    assert progress.began == path.stat().st_mtime_ns / 1e9
 
 
 def test_a_queue_that_is_rewritten_is_read_again(tmp_path: Path) -> None:
