@@ -51,7 +51,7 @@ def status(
 ) -> None:
     """Show the state of every run of a sweep: to do, pending, running, done or failed.
 
-    A pending run is shown with SLURM's reason, a running one with its epoch and accuracy. On a cluster, a run without a
+    A done run that diverged is marked. A pending run is shown with SLURM's reason, a running one with its epoch and accuracy. On a cluster, a run without a
     job is shown with the way its last job ended: timed out, preempted, node failed, out of memory, cancelled, lost.
 
     Example: python -m harness status benchmarks/digits_pairs.yaml --watch
@@ -76,7 +76,11 @@ def status(
     elif watch:
         from harness.planning.watch import watch as follow
 
-        follow(planned, Queues(lambda: _readable(queue_files(planned))), restart=False)
+        try:
+            follow(planned, Queues(lambda: _readable(queue_files(planned))), restart=False)
+        except KeyboardInterrupt:
+            say("stopped watching; the jobs continue")
+            raise typer.Exit(130) from None
         say(f"table: {options.command_for('report', file, results, set_, only)}")
     else:
         _print_states(planned, [backend.backend_of(q) for q in _readable(queue_files(planned))], json_)

@@ -229,6 +229,17 @@ def test_a_run_of_two_pairs_is_counted_once(tmp_path: Path, monkeypatch: pytest.
     assert "Diverged, and in no mean: 4 of 15 runs: rkd (2 of 3)." in shown
 
 
+def test_who_stops_watching_is_told_that_the_jobs_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    make_store(SWEEP)
+    monkeypatch.setattr("harness.planning.watch.watch", interrupted)
+    result = run_command("status", "small.yaml", "--watch")
+    assert (result.code, result.err) == (130, "stopped watching; the jobs continue\n")
+
+
 def test_a_watched_sweep_ends_with_the_command_of_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_store(SWEEP)
