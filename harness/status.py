@@ -51,8 +51,9 @@ def status(
 ) -> None:
     """Show the state of every run of a sweep: to do, pending, running, done or failed.
 
-    A done run that diverged is marked. A pending run is shown with SLURM's reason, a running one with its epoch and accuracy. On a cluster, a run without a
-    job is shown with the way its last job ended: timed out, preempted, node failed, out of memory, cancelled, lost.
+    A done run that diverged is marked. A pending run is shown with SLURM's reason, a running one with its epoch and
+    accuracy. On a cluster, a run without a job is shown with the way its last job ended: timed out, preempted, node
+    failed, out of memory, cancelled, lost.
 
     Example: python -m harness status benchmarks/digits_pairs.yaml --watch
 
