@@ -169,7 +169,7 @@ def report(
         format = Format.terminal if sys.stdout.isatty() and not paper else Format.md
     if format is Format.terminal and paper:
         raise UserError("--paper is printed as Markdown, LaTeX, CSV or HTML: give --format md, tex, csv or html")
-    if settings and (paper or fidelity or format not in (Format.terminal, Format.md)):
+    if settings and (paper or fidelity or columns or draw or format not in (Format.terminal, Format.md)):
         raise UserError("--settings goes with the table of a terminal and of Markdown: leave out what prints another")
     if claims is not None:
         if file is not None or set_ or only:
@@ -237,7 +237,7 @@ def report(
             print("\n" * (i > 0), end="")
             print_table(comparison, store, f"{layout}.{format.value}", settings, titled=planned is None)
     for content in contents:
-        submissions.say_submissions(store, content.name)
+        submissions.say_submissions(store, content.name, content.run_ids())
 
 
 def _print_charts(comparisons: "Iterable[Comparison]", titled: bool) -> None:

@@ -51,8 +51,9 @@ def status(
 ) -> None:
     """Show the state of every run of a sweep: to do, pending, running, done or failed.
 
-    A pending run is shown with SLURM's reason, a running one with its epoch and accuracy. On a cluster, a run without a
-    job is shown with the way its last job ended: timed out, preempted, node failed, out of memory, cancelled, lost.
+    A done run that diverged is marked. A pending run is shown with SLURM's reason, a running one with its epoch and
+    accuracy. On a cluster, a run without a job is shown with the way its last job ended: timed out, preempted, node
+    failed, out of memory, cancelled, lost.
 
     Example: python -m harness status benchmarks/digits_pairs.yaml --watch
 
@@ -76,8 +77,12 @@ def status(
     elif watch:
         from harness.planning.watch import watch as follow
 
-        follow(planned, Queues(lambda: _readable(queue_files(planned))), restart=False)
-        say(f"table: python -m harness.report {file} --results {results}")
+        try:
+            follow(planned, Queues(lambda: _readable(queue_files(planned))), restart=False)
+        except KeyboardInterrupt:
+            say("stopped watching; the jobs continue")
+            raise typer.Exit(130) from None
+        say(f"table: {options.command_for('report', file, results, set_, only)}")
     else:
         _print_states(planned, [backend.backend_of(q) for q in _readable(queue_files(planned))], json_)
 
@@ -162,6 +167,8 @@ def _is_training(planned: "Planned", queue_file: Path) -> bool:
 
 def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) -> None:
     rows = [_row(planned, backends, run_id, state) for run_id, state in planned.states().items()]
+    diverged = _diverged(planned, {row["run_id"] for row in rows if row["state"] == "done"})
+    rows = [row | ({"diverged": True} if row["run_id"] in diverged else {}) for row in rows]
     if json_:
         print(json.dumps(rows))
         return
@@ -171,7 +178,19 @@ def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) ->
         head = f"{row['run_id']}  {row['state']:{width}}  "
         print(at_words(printable(f"{head}{row['label']}  {details}".rstrip()), sys.stdout, len(head)))
     count = Counter(row["state"] for row in rows)
-    print(", ".join(f"{count[state]} {state}" for state in sorted(count, key=_order)))
+    counts = [f"{count[state]} {state}" for state in sorted(count, key=_order)]
+    print(", ".join(counts) + (f"; {len(diverged)} of those done diverged" if diverged else ""))
+
+
+def _diverged(planned: "Planned", done: set[str]) -> set[str]:
+    if not done:
+        return done
+    from harness.store import records  # waits for pyarrow
+
+    with suppress(UserError):  # whoever reads the table is told
+        rows = records.read_records(planned.store, done, ("run_id", "status")).to_pylist()
+        return {row["run_id"] for row in rows if row["status"] == "diverged"}
+    return set()
 
 
 def _row(planned: "Planned", backends: "list[Backend]", run_id: str, state: str) -> dict[str, Any]:
@@ -200,6 +219,8 @@ def _row(planned: "Planned", backends: "list[Backend]", run_id: str, state: str)
 def _details(row: dict[str, Any], task: "TaskInfo") -> Iterator[str]:
     if "cause" in row:
         yield row["cause"]
+    if "diverged" in row:
+        yield "diverged"
     if "epoch" in row:
         stage = "first stage, " if row.get("stage") == "first" else ""
         yield f"{stage}epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}"
@@ -244,7 +265,8 @@ def _print_failures(planned: "Planned", json_: bool) -> None:
             label = printable(planned.plan.runs[failure.run_id].label)
             print(at_words(f"  {failure.run_id}  {label}", sys.stdout, len(failure.run_id) + 2))
         if failures[0].details:
-            print("    " + "\n    ".join(printable_lines(failures[0].details).strip().split("\n")[-12:]))
+            details = "\n    ".join(printable_lines(failures[0].details).strip().split("\n")[-12:])
+            print(at_words(f"    {details}", sys.stdout))
         print(f"  log: {printable(failures[0].log)}")
 
 

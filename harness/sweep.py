@@ -148,7 +148,7 @@ def sweep(
     remove_leftovers(planned.store)
     queue_file, undecided = submit(work) if work.to_do else None, None
     if queue_file and detach:
-        say(f"detached; watch with: python -m harness.status {file} --results {results} --watch")
+        say(f"detached; watch with: {options.command_for('status', file, results, set_, only)} --watch")
         return
     try:
         with tracking.running(planned.store):

@@ -1,5 +1,7 @@
 """Options that several commands share."""
 
+import shlex
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -104,3 +106,12 @@ OwnModel = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+
+
+def command_for(name: str, file: Path, results: Path, set_: Sequence[str], only: Sequence[str]) -> str:
+    """Return the command line of another command for the same sweep, to be copied into a shell."""
+    words = ["python", "-m", f"harness.{name}", str(file)]
+    words += [word for change in set_ for word in ("--set", change)]
+    words += [word for selection in only for word in ("--only", selection)]
+    words += [] if results == Path("results") else ["--results", str(results)]
+    return shlex.join(words)

@@ -53,7 +53,7 @@ def print_results(planned: Planned, contents: "Contents", json_: bool, more: dic
         print(text or (written and table_folder.table_text(written, table_folder.TABLE)))
         if written:
             failed_runs.say_failures(written, planned.store)
-    submissions.say_submissions(planned.store, planned.name)
+    submissions.say_submissions(planned.store, planned.name, contents.run_ids())
     say(f"Tables (.md, .tex, .csv, .html) and records.parquet: {os.path.relpath(folder)}/")
     if sys.stdout.isatty():
         next_steps.say_next_steps(planned, contents, bool(written and written.ranking))

@@ -1,7 +1,7 @@
 """The queues that train a sweep's runs: found by name and content, and asked together."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,10 +82,10 @@ class Queues:
         """The jobs of all queues, in the order in which they start."""
         return [job for opened in self.opened for job in opened.queue.jobs]
 
-    @property
-    def began(self) -> float:
-        """The time at which the first of the queues was started."""
-        return min((opened.version / 1e9 for opened in self.opened), default=time.time())
+    def began(self, run_ids: Set[str]) -> float | None:
+        """Return when the first of these runs' queues was started; None: they have none."""
+        own = (opened for opened in self.opened if not run_ids.isdisjoint(opened.queue.run_ids))
+        return min((opened.version / 1e9 for opened in own), default=None)
 
     @property
     def at_once(self) -> int:

@@ -74,8 +74,8 @@ class SweepProgress:
         for run_id in self.running:
             self._first_seen.setdefault(run_id, time.monotonic())
         self.waiting = Counter(self._reasons(queues))
-        if self.open and queues.opened:
-            self.began = queues.began
+        if self.open and (began := queues.began(self.watched)):
+            self.began = began
         self._read_ended()
         self.left = self._seconds_left(queues)
 

@@ -26,6 +26,8 @@ ROUND_SECONDS = 20  # that a tuning may take between two rounds
 RESTARTS = 3
 MOST_LINES = 20  # runs up to which a terminal keeps a line for each; of more, for those without a result
 _RESULT = 18  # columns of a result after its label
+_CAUSE_ABOVE = "the cause above"
+_ECHO = 2  # columns of the ^C that a terminal writes after the last line
 
 
 def watch(planned: Planned, queues: Queues, restart: bool, part: str = "", table_follows: bool = False) -> None:
@@ -52,7 +54,7 @@ def watch(planned: Planned, queues: Queues, restart: bool, part: str = "", table
                 stderr.print(encodable(line, stderr.encoding), soft_wrap=not stderr.is_terminal)
             restarts = 0 if progress.settled else restarts
             elapsed = max(0.0, time.time() - progress.began)
-            drawn = screen(progress, elapsed, part, stderr.width - 1, stderr.height - 1)
+            drawn = screen(progress, elapsed, part, stderr.width - _ECHO, stderr.height - 1)
             live.update(encodable(drawn, stderr.encoding), refresh=True)
             now = time.monotonic()
             if queues.with_job & progress.open:
@@ -86,11 +88,13 @@ def news(progress: SweepProgress, width: int | None) -> list[Text]:
     for number, run_id in enumerate(progress.settled, finished + 1):
         label = printable(progress.labels[run_id])
         head = f"[{number}/{len(progress.watched)}] "
-        head += short_labels([label], width - len(head) - _RESULT)[0] if width else label
-        if progress.states[run_id] == "failed":
+        is_failed = progress.states[run_id] == "failed"
+        after = len(f": FAILED: {_CAUSE_ABOVE}") if is_failed else _RESULT
+        head += short_labels([label], width - len(head) - after)[0] if width else label
+        if is_failed:
             failure = progress.store.failure(run_id)
             cause = signature(failure) if failure else ()
-            shown = "the cause above" if cause in progress.told_causes else failure.cause if failure else "?"
+            shown = _CAUSE_ABOVE if cause in progress.told_causes else failure.cause if failure else "?"
             lines.append(Text(f"{head}: FAILED: {printable(shown)}", style="red"))
             if failure and failure.details and cause not in progress.told_causes:
                 progress.told_causes.add(cause)

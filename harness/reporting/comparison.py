@@ -187,6 +187,11 @@ class Comparison:
         """True if any record has it: those of an earlier harness and of detectors do not."""
         return any(row.fidelity for row in self.rows)
 
+    @property
+    def is_of_one_seed(self) -> bool:
+        """True if there is nothing to take a mean over."""
+        return all(len(row.run_ids) == 1 for row in self.rows)
+
     def pairs(self) -> dict[PairNames, list[Row]]:
         """Return the rows of each pair."""
         return grouped(self.rows, lambda row: row.pair)

@@ -361,17 +361,28 @@ def test_the_first_estimate_of_a_run_stands(tmp_path: Path) -> None:
     assert submissions.read_submissions(planned.store, "small") == []
 
 
+def test_submissions_of_a_sweep_before_a_change_are_not_shown(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    for run_ids in ({"of", "before"}, set(planned.plan.runs)):
+        submissions.note_submission(planned.store, "small", run_ids, foretold(planned))
+    assert len(submissions.submission_lines(planned.store, "small", {"of", *planned.plan.runs})) == 2
+    (line,) = submissions.submission_lines(planned.store, "small", set(planned.plan.runs))
+    assert line.startswith(f"small: {len(planned.plan.runs)} runs submitted ")
+
+
 def test_what_was_taken_is_of_jobs_and_not_of_runs(tmp_path: Path) -> None:
     planned = plan(tmp_path)
     submissions.note_submission(planned.store, "small", set(planned.plan.runs), foretold(planned))
     (submission,) = submissions.read_submissions(planned.store, "small")
-    assert "time unknown" in submissions.submission_lines(planned.store, "small")[0]
+    assert "time unknown" in submissions.submission_lines(planned.store, "small", set(planned.plan.runs))[0]
     assert submissions.measured_cost(planned.store, submission).elapsed_s is None
     record(planned, *runs(planned), own=10.0)
     took = submissions.measured_cost(planned.store, submission)
     assert took.records == 2 and took.device_s == {"core": pytest.approx(2 * (20.0 + 2.0 + 4.0 + 5.0))}
     assert took.left_bytes == sum(planned.store.record(k).stat().st_size for k in runs(planned))
-    assert submissions.submission_lines(planned.store, "small")[0].endswith(" for 2 of them so far")
+    assert submissions.submission_lines(planned.store, "small", set(planned.plan.runs))[0].endswith(
+        " for 2 of them so far"
+    )
     # An interrupted run's last attempt may have been short, so the record's costs count.
     record(planned, teacher(planned), own=30.0, job=1, attempts=2, finished_at=START + timedelta(days=1, seconds=3))
     took = submissions.measured_cost(planned.store, submission)

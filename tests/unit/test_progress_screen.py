@@ -1,5 +1,6 @@
 """The screen of a sweep in progress, and what stays of it."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -183,6 +184,22 @@ def test_the_summary_says_what_has_become_of_all(tmp_path: Path, capsys: pytest.
     assert time.monotonic() - begin < 10 and lines[0] in capsys.readouterr().err, "of a finished sweep, at once"
 
 
+def test_the_screen_leaves_room_for_what_ctrl_c_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that ^C makes too long would take a second one, and the screen would not be erased as a whole."""
+    _, queues, _ = queued(tmp_path, seeds=3)
+    widths = []
+
+    def interrupted(progress: SweepProgress, elapsed: float, part: str, width: int, height: int) -> None:
+        widths.append(width)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("harness.planning.watch.screen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        watch(plan(tmp_path, seeds=3), queues, restart=False)
+    assert widths == [80 - len("^C")]
+
+
 def test_a_cause_shows_its_log_once(tmp_path: Path) -> None:
     progress, queues, _ = queued(tmp_path, seeds=3)
     details = 'Traceback:\n  File "mine.py", line 1, in forward\nValueError: no'
@@ -192,6 +209,22 @@ def test_a_cause_shows_its_log_once(tmp_path: Path) -> None:
     lines = [line.plain for line in news(progress, None)]
     assert len(lines) == 4 and sum("Traceback" in line for line in lines) == 1
     assert sum(line.endswith("FAILED: the cause above") for line in lines) == 2
+    lines = [line.plain for line in news(progress, 60) if line.plain.endswith("the cause above")]
+    assert lines and max(map(len, lines)) <= 60
+
+
+def test_the_time_taken_starts_with_the_queue_of_the_watched_runs(tmp_path: Path) -> None:
+    progress, queues, _ = queued(tmp_path, seeds=3)
+    (path,) = queues.find()
+    earlier = path.with_name("small-11111111.json")
+    (job,) = (job for job in Queue.read(path).jobs if teacher(progress.planned) in job.run_ids)
+    replace(Queue.read(path), jobs=(job,)).write(earlier)
+    os.utime(earlier, (1000.0, 1000.0))
+    record(progress.planned, teacher(progress.planned), own=5.0)
+    progress, queues = SweepProgress(progress.planned), Queues(lambda: [earlier, path])
+    queues.update()
+    progress.update(queues)
+    assert progress.began == path.stat().st_mtime_ns / 1e9
 
 
 def test_a_queue_that_is_rewritten_is_read_again(tmp_path: Path) -> None:

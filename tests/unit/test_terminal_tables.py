@@ -5,6 +5,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import struct
 import subprocess
@@ -182,6 +183,71 @@ def test_states_and_mistakes_wrap_at_words_on_a_terminal(tmp_path: Path, monkeyp
     assert "student / seed 0" in states and "unknown method" in " ".join(mistake.split())
 
 
+def test_the_log_of_a_failure_wraps_at_words_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    planned = make_store(SWEEP, lambda method, seed: method == "kd")
+    run_id = next(cell.run_id for cell in planned.plan.cells if cell.method == "kd")
+    planned.store.write_failure(
+        run_id, "code", "ValueError: no", "ValueError: " + "a shape of the features " * 5, "log"
+    )
+    shown = on_terminal(60, "harness.status", "small.yaml", "--failures")
+    assert max(map(len, shown.splitlines())) <= 60 and " ".join(shown.split()).count("a shape of the features") == 5
+
+
+def test_a_drawing_of_one_seed_speaks_of_no_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one_seed()
+    assert "in points of top-1. o: one seed.\n" in run_command("report", "--draw").out
+
+
+def test_a_line_without_a_record_has_no_result_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its runs may be in training."""
+    monkeypatch.chdir(tmp_path)
+    publish(make_store(SWEEP, lambda method, seed: method == "crd"))
+    assert "no result yet" in shown(80).out
+
+
+def test_status_says_which_runs_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_store({**SWEEP, "methods": {"student": {}, "rkd": {}}})
+    states = run_command("status", "small.yaml").out.splitlines()
+    assert states[-1] == "7 done; 3 of those done diverged"
+    assert [line.endswith("seed 1  diverged") for line in states if "/ seed 1" in line] == [False, True]
+    rows = json.loads(run_command("status", "small.yaml", "--json").out)
+    assert sum(row.get("diverged", False) for row in rows) == 3
+
+
+def test_a_run_of_two_pairs_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pairs = [{"teacher": f"digits_net_w{width}", "student": "digits_net_w4"} for width in (8, 16)]
+    planned = make_store(
+        {**SWEEP, "methods": {"student": {}, "kd": {}, "rkd": {}}, "pairs": pairs}, lambda method, seed: seed == 2
+    )
+    publish(planned)
+    shown = run_command("report", "--format", "md").out
+    assert "Without a record: 5 of 15 runs: student (1 of 3), " in shown
+    assert "Diverged, and in no mean: 4 of 15 runs: rkd (2 of 3)." in shown
+
+
+def test_who_stops_watching_is_told_that_the_jobs_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    make_store(SWEEP)
+    monkeypatch.setattr("harness.planning.watch.watch", interrupted)
+    result = run_command("status", "small.yaml", "--watch")
+    assert (result.code, result.err) == (130, "stopped watching; the jobs continue\n")
+
+
+def test_a_watched_sweep_ends_with_the_command_of_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_store(SWEEP)
+    assert run_command("status", "small.yaml", "--watch").err.endswith("table: python -m harness.report small.yaml\n")
+    result = run_command("status", "small.yaml", "--watch", "--set", "seeds=2", "--only", "method=kd,student")
+    assert result.err.endswith("harness.report small.yaml --set seeds=2 --only method=kd,student\n")
+
+
 def test_a_pipe_gets_markdown_and_the_causes_of_failures_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,7 +268,7 @@ def test_settings_of_each_line_are_printed_on_request(tmp_path: Path, monkeypatc
     )
     assert "kd_t8\n    method kd, temperature 8, weight of ce 0.1, weight of kd 0.9\n" in fitted
     assert "| kd_t8   | method kd, temperature 8, weight of ce 0.1, weight of kd 0.9 " in markdown
-    for options in (("--paper",), ("--fidelity",), ("--format", "tex")):
+    for options in (("--paper",), ("--fidelity",), ("--format", "tex"), ("--columns", "seeds"), ("--draw",)):
         assert "--settings goes with the table of" in run_command("report", "--settings", *options).error
     assert "--paper is printed as" in run_command("report", "--paper", "--format", "terminal").error
 

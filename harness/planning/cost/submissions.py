@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -118,19 +118,22 @@ def submission_dicts(store: Store, sweep: str) -> list[dict[str, Any]]:
     return [{**asdict(s), "taken": asdict(measured_cost(store, s))} for s in read_submissions(store, sweep)]
 
 
-def submission_lines(store: Store, sweep: str) -> list[str]:
-    """Return a line for each submission of a sweep: its estimate, and what it took.
+def submission_lines(store: Store, sweep: str, run_ids: Set[str]) -> list[str]:
+    """Return a line for each submission of a sweep with one of these runs: its estimate, and what it took.
+
+    The others are of the sweep's file before a change.
 
     Raises:
         UserError: a damaged record.
     """
-    return [_line(sweep, submission, measured_cost(store, submission)) for submission in read_submissions(store, sweep)]
+    own = (s for s in read_submissions(store, sweep) if not run_ids.isdisjoint(s.run_ids))
+    return [_line(sweep, submission, measured_cost(store, submission)) for submission in own]
 
 
-def say_submissions(store: Store, sweep: str) -> None:
+def say_submissions(store: Store, sweep: str, run_ids: Set[str]) -> None:
     """Say ``submission_lines`` on stderr. They follow a good table, so that an error is only said, too."""
     try:
-        for line in submission_lines(store, sweep):
+        for line in submission_lines(store, sweep, run_ids):
             say(line)
     except UserError as e:
         say(f"note: the time that {sweep} took is not known: {e}")

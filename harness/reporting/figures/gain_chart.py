@@ -61,8 +61,9 @@ def gain_chart(comparison: Comparison, width: int = WIDTH, titled: bool = False)
     axis = _Axis.of(rows, max(width - margin, SHORTEST_AXIS))
     intervals = ", -: its 95 % interval" if any(map(_interval, rows)) else ""
     title = f"{contents.name}: " if titled else ""
+    point = "one seed" if comparison.is_of_one_seed else "mean over seeds"
     lines = wrap(
-        f"{title}Gain over {contents.baseline} in points of {contents.task.shown}. o: mean over seeds{intervals}.",
+        f"{title}Gain over {contents.baseline} in points of {contents.task.shown}. o: {point}{intervals}.",
         width,
     )
     for pair, of_pair in pairs.items():

@@ -19,7 +19,8 @@ def absence_notes(comparison: Comparison, told: Mapping[Line, int]) -> Iterator[
 def counted_runs(comparison: Comparison, counts: Mapping[Line, int]) -> str:
     """Return ``4 of 9 runs: kd (1 of 3), crd``; with pairs, where they differ; without names where all are meant."""
     sizes = {row.line: len(row.run_ids) for row in comparison.rows}
-    total = f"{sum(counts.values()):,} of {plural(sum(sizes.values()), 'run')}"
+    once = {tuple(row.run_ids): counts.get(row.line, 0) for row in comparison.rows}  # pairs share their student's runs
+    total = f"{sum(once.values()):,} of {plural(sum(map(len, once)), 'run')}"
     if counts == sizes:
         return total
     pairs = grouped(sizes, lambda line: line.pair)

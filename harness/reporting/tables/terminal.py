@@ -77,7 +77,8 @@ def _rank_note(comparison: Comparison) -> str:
 def title_lines(comparison: Comparison, width: int) -> Iterator[Text]:
     """Yield the sweep's name and what its numbers are of."""
     contents = comparison.contents
-    scores = f"{text.capitalised(contents.task.shown)} in %, mean ± std over seeds"
+    numbers = "one seed" if comparison.is_of_one_seed else "mean ± std over seeds"
+    scores = f"{text.capitalised(contents.task.shown)} in %, {numbers}"
     facts = f"{contents.shown_dataset}{text.images(comparison)}, {text.epochs(contents)}. {scores}."
     name = printable(contents.name)
     for i, line in enumerate(wrapped(f"{name}: {printable(facts)}", width)):
@@ -124,7 +125,7 @@ def _pair_head(row: Row, teacher: str) -> str:
 
 
 def _state(row: Row, failed: int) -> str:
-    return "diverged" if row.diverged else "failed" if failed else "no run yet"
+    return "diverged" if row.diverged else "failed" if failed else "no result yet"
 
 
 def _best(rows: Sequence[Row]) -> set[tuple[str, str, str]]:
@@ -200,7 +201,8 @@ def _legend(comparison: Comparison, width: int) -> Iterator[Text]:
     baseline = printable(comparison.contents.baseline)
     parts = [f"{BEST} the best of its pair"] if any(row.last for row in comparison.rows) else []
     if any(row.to_baseline for row in comparison.rows):
-        parts.append(f"vs {baseline}: mean difference to {baseline}, seed by seed")
+        mean, by_seed = ("", "") if comparison.is_of_one_seed else ("mean ", ", seed by seed")
+        parts.append(f"vs {baseline}: {mean}difference to {baseline}{by_seed}")
     tested = [row.tested.p_holm for row in comparison.rows if row.tested]
     if tested and min(tested) >= ERROR:
         parts.append(f"no difference is significant (p < {ERROR:g})")
