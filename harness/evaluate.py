@@ -1,6 +1,7 @@
 """``python -m harness.evaluate``: the metrics of a checkpoint or of a run's saved weights."""
 
 import json
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from harness.console import options
-from harness.console.terminal import say
+from harness.console.terminal import at_words, say
 from harness.errors import UserError, shorten
 from harness.phrases import percent
 from harness.planning import locate, run_data
@@ -161,10 +162,11 @@ def evaluate(
         print(json.dumps(result))
     else:
         own = f", images normalised by {Normalisation(result['mean'], result['std']).text}" if "mean" in result else ""
-        print(
+        facts = (
             f"{result['model']} on {result['dataset']} ({result['images']:,} {result['evaluated_on']} images), "
             f"{Path(result['weights']).name} sha256 {result['sha256'][:12]}{own}"
         )
+        print(at_words(facts, sys.stdout))
         task = datasets.task_of(result["dataset"])
         texts = {m: f"{tasks.shown(m)} {percent(result[m])}" for m in task.printed}
         calibration = [f"ECE {percent(result['ece'])}"] if "ece" in result else []

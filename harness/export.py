@@ -1,6 +1,7 @@
 """``python -m harness.export RUN``: a trained student in a format that other programs read."""
 
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.console import options
-from harness.console.terminal import say
+from harness.console.terminal import at_words, say
 from harness.errors import UserError
 from harness.planning import locate, run_data
 from harness.store import files
@@ -101,7 +102,7 @@ def export(
         return
     counts = ", ".join(f"{value:.1e} on {len(compared[kind])} {kind} images" for kind, value in differences.items())
     what = f"{saved.science.student} of run {saved.run_id}, {saved.epoch} epoch"
-    print(f"{out}: {what}; its outputs differ by at most {counts}")
+    print(at_words(f"{out}: {what}; its outputs differ by at most {counts}", sys.stdout))
 
 
 def _real_images(model: "Classifier", saved: "SavedRun", root: Path | None, store: Store) -> "Tensor":

@@ -85,8 +85,12 @@ def transfer(
         raise UserError(f"--to {to}: {e.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     probed = _probe_all(networks, views, info, locate.data_folder(asked, info, root, store), store)
     from harness.reporting import transfer as tables
+    from harness.reporting.tables.printed_table import print_transfer
 
-    print(json.dumps(tables.to_json(probed)) if json_ else tables.markdown(probed))
+    if json_:
+        print(json.dumps(tables.to_json(probed)))
+    else:
+        print_transfer(probed)
 
 
 def _check_options(runs: Sequence[str] | None, sweep: Path | None, sets: Sequence[str], only: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """``python -m harness.verify``: check records and weights, rebuild every table and compare it byte for byte."""
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.console import options
+from harness.console.terminal import at_words
 from harness.errors import EXIT_RUN_FAILED, Unreadable, UserError, error_lines
 from harness.phrases import plural
 from harness.store import files
@@ -52,16 +54,16 @@ def verify(
         raise UserError(f"{home}: no table to verify" + ("" if tables else f", and no record in {store.root}"))
     records.note_unsealed(store, verified.unsealed)
     for damage in verified.damage:
-        print(f"DAMAGED {damage}")
+        print(at_words(f"DAMAGED {damage}", sys.stdout))
     without = f" ({verified.unsealed:,} without a checksum)" if verified.unsealed else ""
     checked = f"{plural(verified.records, 'record')}{without}, weights of {plural(verified.weights, 'run')}"
-    print(f"checked {store.root}: {checked}")
+    print(at_words(f"checked {store.root}: {checked}", sys.stdout))
     different = len(verified.damage)
     for folder in [*folders, *claims]:
         differences, count = (_check_claim if folder in claims else _check_tables)(store, folder)
         different += len(differences)
         for text in differences:
-            print(text)
+            print(at_words(text, sys.stdout))
         if count:
             print(f"checked {folder}: {plural(count, 'file')}")
     if different:

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.reporting.escape import escape_markdown
 from harness.reporting.statistics import Spread
-from harness.reporting.tables.columns import spread_text
+from harness.reporting.tables.columns import PAIR, Lines, spread_text
 from harness.reporting.tables.formats import markdown_table
 from harness.spec.lines import grouped
 from harness.store.transfer_result import TransferResult
@@ -24,12 +24,16 @@ class ProbedNetwork:
     result: TransferResult
 
 
-def markdown(networks: Sequence[ProbedNetwork]) -> str:
-    """Return the table of networks that were probed on the same images, with remarks."""
+def table_lines(networks: Sequence[ProbedNetwork]) -> Lines:
+    """Return the names of the columns and a line for each method and pair."""
+    head = (PAIR, "method", "seeds", "top-1", "L2 weight", "features", "training top-1")
+    return [head, *(_line(group) for group in _groups(networks))]
+
+
+def remarks(networks: Sequence[ProbedNetwork]) -> list[str]:
+    """Return what the numbers are, and what is special about some networks."""
     first = networks[0].result
-    head = ("pair", "method", "seeds", "top-1", "L2 weight", "features", "training top-1")
-    lines = [head, *(_line(group) for group in _groups(networks))]
-    remarks = [
+    texts = [
         f"Linear probes on {first.target}, {first.train_images:,} training images, {first.test_images:,} test images, "
         f"content {first.version[:16]}. Top-1 of the test images in %, mean ± sample std over seeds.",
         *(
@@ -39,8 +43,13 @@ def markdown(networks: Sequence[ProbedNetwork]) -> str:
         ),
         *(f"{each.pair}, {each.method}: L-BFGS did not converge." for each in networks if not each.result.converged),
     ]
-    escaped = [tuple(map(escape_markdown, line)) for line in lines]
-    return "\n".join([markdown_table(escaped), *map(escape_markdown, dict.fromkeys(remarks))])
+    return list(dict.fromkeys(texts))
+
+
+def markdown(networks: Sequence[ProbedNetwork]) -> str:
+    """Return the table of networks that were probed on the same images, with remarks."""
+    escaped = [tuple(map(escape_markdown, line)) for line in table_lines(networks)]
+    return "\n".join([markdown_table(escaped), *map(escape_markdown, remarks(networks))])
 
 
 def to_json(networks: Sequence[ProbedNetwork]) -> dict[str, Any]:

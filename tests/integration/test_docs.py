@@ -16,14 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
 from benchmarks.perf.cifar import Trainer
 from harness.spec import methods, reference
 from tests.support.bench import Bench
-from tests.support.cli import PATIENCE, REPO, run_command, use_cores
+from tests.support.cli import PATIENCE, REPO, on_a_terminal, run_command, use_cores
 from tests.support.warm_python import executable
 
 PATTERNS = ("*.md", "docs/**/*.md", "results/README.md", "benchmarks/*/README.md")
@@ -135,11 +134,11 @@ def test_the_readme_runs_and_shows_what_its_sweep_prints(tmp_path: Path, monkeyp
     assert all(text in (REPO / "README.md").read_text() for text in shorter)
     run_page("README.md", tmp_path, shorter=shorter)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    with mock.patch("harness.console.terminal.PrintableStream.isatty", lambda _: True, create=True):
+    with on_a_terminal(80):
         printed = run_command("sweep", "small.yaml")
     (shown,) = (block.text for block in blocks("README.md") if block.language == "text")
-    assert words(printed.out) == words(shown), "numbers depend on the processor and on the epochs"
+    text = re.sub(r";\s+† for \*: worse", "", printed.out)  # after so few epochs, one may be
+    assert words(text) == words(shown), "numbers depend on the processor and on the epochs"
     for folder in ("results/tables/small", "tables/small"):
         assert {p.suffix for p in (tmp_path / folder).iterdir()} == {
             ".md",

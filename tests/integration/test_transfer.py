@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.store import checksums, files
 from harness.training import linear_probe
 from tests.support.bench import Bench, teacher_run
-from tests.support.cli import run_command
+from tests.support.cli import on_a_terminal, run_command
 
 KEPT = "transfer/digits_6000b9393a3f3f11"
 ONLY = ("--only", "method=student,kd", "--only", "seed=0,1", "--teacher")
@@ -78,6 +78,10 @@ def test_kept_results_are_read_again(probed: tuple[Bench, dict[str, Any]], monke
     assert cells[1:5] == ["digits_net_w8 > digits_net_w4", "kd", "1", f"{run['top1']:.2f}"]
     assert "content 6000b9393a3f3f11. Top-1 of the test images in %" in printed
     assert "kd: was trained on digits itself: no transfer to other data." in printed
+    with on_a_terminal(60):
+        fitted = transfer(bench, *ONLY).out
+    assert max(map(len, fitted.splitlines())) <= 60 and "|" not in fitted
+    assert f"{run['top1']:.2f}"[:1] in fitted and "No room for " in fitted and "no transfer to other" in fitted
 
 
 def test_other_results_are_computed_anew(probed: tuple[Bench, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import runpy
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -60,6 +60,14 @@ def run_module(name: str, *args: object) -> CommandResult:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # it may have been imported before
         return _called(lambda: runpy.run_module(name, run_name="__main__"), name, args)
+
+
+@contextlib.contextmanager
+def on_a_terminal(columns: int) -> Iterator[None]:
+    """Let commands in this process take their output for a terminal of this width."""
+    is_terminal = mock.patch("harness.console.terminal.PrintableStream.isatty", lambda _: True, create=True)
+    with is_terminal, mock.patch.dict(os.environ, COLUMNS=str(columns)):
+        yield
 
 
 def _called(function: Callable[[], object], name: str, args: Iterable[object]) -> CommandResult:

@@ -1,7 +1,6 @@
 """The gains over the student, in plain characters."""
 
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import yaml
@@ -12,7 +11,7 @@ from harness.reporting.comparison import Contents
 from harness.reporting.figures.gain_chart import WIDTH, gain_chart
 from harness.reporting.figures.gains import drawings
 from harness.store import records
-from tests.support.cli import run_command
+from tests.support.cli import on_a_terminal, run_command
 from tests.support.comparisons import SWEEP, compared, row
 
 TOPS = {
@@ -91,7 +90,7 @@ def test_the_command_draws_it_also_into_a_pipe(small: None) -> None:
 
 def test_a_terminal_shows_it_under_the_table_and_a_pipe_does_not(small: None) -> None:
     piped = run_command("sweep", "small.yaml", "--set", "seeds=[0, 1, 2]")
-    with mock.patch("harness.console.terminal.PrintableStream.isatty", lambda _: True, create=True):
+    with on_a_terminal(80):
         shown = run_command("sweep", "small.yaml", "--set", "seeds=[0, 1, 2]")
     assert (piped.code, shown.code) == (0, 0)
     assert "Gain over" not in piped.out and "Look next" not in piped.err

@@ -29,7 +29,7 @@ from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
 from harness.store.schema import FIDELITY_COLUMNS
 from harness.store.store import Store
-from tests.support.cli import run_command
+from tests.support.cli import on_a_terminal, run_command
 from tests.support.comparisons import SWEEP, contents, invented_id, row, table
 from tests.support.latex import tex_lines
 
@@ -420,6 +420,13 @@ def test_a_misspelt_store_is_no_empty_one(home: Path, words: tuple[str, ...]) ->
     for command in ("status", "report"):
         result = run_command(command, "small.yaml", "--results", "resluts")
         assert result.code == 0 and f"no such store; did you mean {home}/results?" in result.err
+
+
+def test_what_verify_finds_wraps_at_words_on_a_terminal(home: Path) -> None:
+    with on_a_terminal(60):
+        shown = run_command("verify")
+    first, second, *_ = shown.out.splitlines()
+    assert shown.code == 0 and first.startswith("checked") and second.startswith("  ")
 
 
 def test_chosen_columns_fit_a_terminal(home: Path) -> None:

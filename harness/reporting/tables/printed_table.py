@@ -8,9 +8,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from harness.reporting import transfer
 from harness.reporting.comparison import Comparison
 from harness.reporting.failed_runs import FailedRuns, say_failures
 from harness.reporting.tables import formats, gap, table_folder, terminal, text
+from harness.reporting.tables.absences import absence_notes
 from harness.reporting.tables.terminal import TIED
 from harness.reporting.tuning import tuning_text
 from harness.store.store import Store
@@ -65,7 +67,9 @@ def print_columns(
             [
                 *terminal.title_lines(comparison, width),
                 Text(),
-                *terminal.section_lines(formats.chosen_lines(comparison, names, fidelity), [], width),
+                *terminal.section_lines(
+                    formats.chosen_lines(comparison, names, fidelity), absence_notes(comparison, {}), width
+                ),
             ]
             for comparison in comparisons
         ]
@@ -96,6 +100,14 @@ def print_tuning(log: TuningLog, folder: Path) -> None:
         _print_lines(terminal.tuning_lines(log, folder, _width()))
     else:
         print(tuning_text(log))
+
+
+def print_transfer(networks: Sequence[transfer.ProbedNetwork]) -> None:
+    """Print the linear probes of networks, fitted to a terminal or as Markdown."""
+    if sys.stdout.isatty():
+        _print_lines(terminal.section_lines(transfer.table_lines(networks), transfer.remarks(networks), _width()))
+    else:
+        print(transfer.markdown(networks))
 
 
 def print_gap(tables: Sequence[gap.GapTable], as_terminal: bool) -> None:
