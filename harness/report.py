@@ -166,9 +166,7 @@ def report(
         others = "--paper, --fidelity, --settings and other formats"
         raise UserError(f"--gap prints Markdown, a terminal's table, or JSON with --json: give it without {others}")
     if format is None:
-        format = Format.terminal if sys.stdout.isatty() and not paper else Format.md
-    if format is Format.terminal and paper:
-        raise UserError("--paper is printed as Markdown, LaTeX, CSV or HTML: give --format md, tex, csv or html")
+        format = Format.terminal if sys.stdout.isatty() else Format.md
     if settings and (paper or fidelity or columns or draw or format not in (Format.terminal, Format.md)):
         raise UserError("--settings goes with the table of a terminal and of Markdown: leave out what prints another")
     if claims is not None:

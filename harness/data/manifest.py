@@ -1,6 +1,7 @@
 """The manifest of a prepared dataset (``manifest.json``); imports no torch, so that planning can use it."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -210,6 +211,18 @@ class Manifest(Prepared):
     def class_count(self) -> int:
         return len(self.classes)
 
+    def warnings(self) -> list[str]:
+        """Return that timm would number the classes otherwise, if so and if their order was not stated."""
+        ranks = sorted(self.classes)
+        if self.dataset == "imagenet" or list(self.classes) != ranks or (theirs := timm_order(ranks)) == ranks:
+            return []
+        name, other = next(pair for pair in zip(ranks, theirs, strict=True) if pair[0] != pair[1])
+        return [
+            f"class {ranks.index(name)} is {name!r}, by the order of characters, as torchvision's; timm's readers of "
+            f"folders and tars number classes in another order, in which it is {other!r}: for weights trained with "
+            "them, prepare with --classes and a file of their order"
+        ]
+
     @property
     def train_size(self) -> int:
         return self.train.images if self.train else 0
@@ -217,6 +230,16 @@ class Manifest(Prepared):
     @property
     def train_per_class(self) -> int:
         return self.train.per_class_min if self.train else 0
+
+
+def timm_order(names: Iterable[str]) -> list[str]:
+    """Return classes in the order in which timm 1.0 numbers folders: numbers in names by value, without case."""
+
+    def key(name: str) -> list[str | int]:
+        parts = re.split(r"(\d+)", name.lower())  # text, digits, text, ...
+        return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+    return sorted(sorted(names), key=key)
 
 
 def read_manifest(folder: Path, dataset: str) -> Prepared:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.data import manifest
 from harness.data.coco_manifest import CocoManifest
-from harness.data.manifest import Manifest
+from harness.data.manifest import Manifest, timm_order
 from harness.errors import UserError
 from harness.planning import locate
 from harness.spec.schema import Dataset
@@ -67,6 +67,33 @@ def test_other_content(folder: Path, content: bytes) -> None:
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(UserError, match="manifest.json: damaged: "):
         Manifest.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("classes", "differ"),
+    [
+        (("ant", "bee", "cat"), ""),
+        (("1", "10", "2"), "class 1 is '10'"),
+        (("1", "2", "10"), ""),  # stated
+        (("Wolf", "ant"), "class 0 is 'Wolf'"),
+        (("n01", "n10"), ""),
+        (("a", "x²"), ""),
+    ],
+)
+def test_an_order_that_timm_does_not_have_is_told(folder: Path, classes: tuple[str, ...], differ: str) -> None:
+    manifest = Manifest.read(folder).model_copy(update={"dataset": "imagefolder", "classes": classes})
+    assert [text.partition(",")[0] for text in manifest.warnings()] == ([differ] if differ else [])
+    assert manifest.model_copy(update={"dataset": "imagenet"}).warnings() == []
+
+
+def test_timms_order_of_classes(tmp_path: Path) -> None:
+    reader = pytest.importorskip("timm.data.readers.reader_image_folder")
+    names = ["1", "10", "2", "Wolf", "ant", "b10", "b9", "B9a", "c"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").touch()
+    _, numbers = reader.find_images_and_targets(str(tmp_path))
+    assert sorted(numbers, key=numbers.__getitem__) == timm_order(names)
 
 
 def test_no_manifest(tmp_path: Path) -> None:

@@ -270,7 +270,23 @@ def test_settings_of_each_line_are_printed_on_request(tmp_path: Path, monkeypatc
     assert "| kd_t8   | method kd, temperature 8, weight of ce 0.1, weight of kd 0.9 " in markdown
     for options in (("--paper",), ("--fidelity",), ("--format", "tex"), ("--columns", "seeds"), ("--draw",)):
         assert "--settings goes with the table of" in run_command("report", "--settings", *options).error
-    assert "--paper is printed as" in run_command("report", "--paper", "--format", "terminal").error
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_papers_table_has_blocks_of_the_columns_that_fit(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    temperatures()
+    monkeypatch.setenv("COLUMNS", str(width))
+    result = run_command("report", "--paper", "--format", "terminal")
+    assert result.code == 0 and max(map(len, result.out.splitlines())) <= width
+    blocks = result.out.split("\n\n")[1:-1]
+    assert len(blocks) == (2 if width == 40 else 1)
+    rows = [[line for line in block.splitlines() if line.startswith("kd_t8 ")] for block in blocks]
+    cells = " ".join(line for (line,) in rows).replace("kd_t8", "").split("   ")
+    assert [cell.strip() for cell in cells if cell.strip()] == ["72.70 ± 0.60 †††", "▸ 82.70 ± 0.60 **"]
+    assert "▸ and bold: the best distilled" in result.out and "**82.70" not in result.out
 
 
 WORDS = st.text("abcdef±", min_size=1, max_size=12)

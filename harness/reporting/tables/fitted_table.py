@@ -23,7 +23,7 @@ class FittedColumn:
 
     @property
     def width(self) -> int:
-        words = (cell_len(word) for word in self.name.split())
+        words = (cell_len(word) for word in self.name.split(" "))  # other spaces hold together what they part
         return max(0, *words, *(cell.cell_len for cell in self.cells))
 
     @property

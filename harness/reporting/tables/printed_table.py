@@ -11,6 +11,7 @@ from rich.text import Text
 from harness.reporting import transfer
 from harness.reporting.comparison import Comparison
 from harness.reporting.failed_runs import FailedRuns, say_failures
+from harness.reporting.paper.terminal import paper_lines
 from harness.reporting.tables import formats, gap, table_folder, terminal, text
 from harness.reporting.tables.absences import absence_notes
 from harness.reporting.tables.terminal import TIED
@@ -23,7 +24,7 @@ _LONGER_BY = 4  # characters of a row with a "+-" in each of its columns
 
 
 def print_table(comparison: Comparison, store: Store, name: str, settings: bool, titled: bool) -> None:
-    """Print a table by the name that its file has, or as ``table.terminal`` and ``fidelity.terminal``.
+    """Print a table by the name that its file has, or as ``table.terminal`` and so on.
 
     ``settings``: with those of each line. ``titled``: under its sweep's name, as it stands among others.
     """
@@ -36,6 +37,8 @@ def print_table(comparison: Comparison, store: Store, name: str, settings: bool,
         return
     if layout == "table":
         print_comparison(comparison, store)
+    elif layout == "paper":
+        _print_lines(paper_lines(table_folder.paper_of(comparison), _width()))
     else:
         _print_fidelity(comparison)
     if settings:

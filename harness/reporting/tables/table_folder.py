@@ -18,7 +18,7 @@ from harness import reporting
 from harness.errors import UserError
 from harness.reporting.comparison import Comparison, Contents, compare, name_rows, read_compared
 from harness.reporting.paper import render as paper_formats
-from harness.reporting.paper.table import paper
+from harness.reporting.paper.table import Paper, paper
 from harness.reporting.published import numbers
 from harness.reporting.published.table import PublishedTable, published_table
 from harness.reporting.tables import digests, formats, gap
@@ -141,11 +141,15 @@ def table_text(comparison: Comparison, name: str) -> str:
     layout, form = name.split(".")
     if layout == "fidelity":
         return formats.fidelity_text(comparison, form)
-    known = numbers.published_numbers(comparison.contents.dataset)
-    published = published_table(comparison, known)
     if layout == "paper":
-        return paper_formats.FORMATS[form](paper(comparison, published, known))
-    return formats.FORMATS[form](comparison, published)
+        return paper_formats.FORMATS[form](paper_of(comparison))
+    return formats.FORMATS[form](comparison, published_for(comparison))
+
+
+def paper_of(comparison: Comparison) -> Paper:
+    """Return a comparison in a paper's layout, with the published numbers for its pairs."""
+    known = numbers.published_numbers(comparison.contents.dataset)
+    return paper(comparison, published_table(comparison, known), known)
 
 
 def tables_are_current(contents: Contents, store: Store, folder: Path) -> bool:
