@@ -167,7 +167,8 @@ def _is_training(planned: "Planned", queue_file: Path) -> bool:
 
 def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) -> None:
     rows = [_row(planned, backends, run_id, state) for run_id, state in planned.states().items()]
-    diverged = _diverged(planned, {row["run_id"] for row in rows if row["state"] == "done"})
+    done = {row["run_id"] for row in rows if row["state"] == "done"}
+    diverged = _diverged(planned, done) if done else done
     rows = [row | ({"diverged": True} if row["run_id"] in diverged else {}) for row in rows]
     if json_:
         print(json.dumps(rows))
@@ -183,14 +184,16 @@ def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) ->
 
 
 def _diverged(planned: "Planned", done: set[str]) -> set[str]:
-    if not done:
-        return done
-    from harness.store import records  # waits for pyarrow
+    """Return the runs that diverged. Where many records are files of their own, their last notes of progress say it."""
+    from harness.store import compaction, records  # waits for pyarrow
 
+    loose = done & planned.store.loose_ids()
+    noted = loose if len(loose) > compaction.MANY_FILES else set()
+    diverged = {k for k in noted if (p := planned.store.progress(k)) and p.get(planned.info.task.score) is None}
     with suppress(UserError):  # whoever reads the table is told
-        rows = records.read_records(planned.store, done, ("run_id", "status")).to_pylist()
-        return {row["run_id"] for row in rows if row["status"] == "diverged"}
-    return set()
+        rows = records.read_records(planned.store, done - noted, ("run_id", "status")).to_pylist()
+        diverged |= {row["run_id"] for row in rows if row["status"] == "diverged"}
+    return diverged
 
 
 def _row(planned: "Planned", backends: "list[Backend]", run_id: str, state: str) -> dict[str, Any]:

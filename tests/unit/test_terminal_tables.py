@@ -28,7 +28,7 @@ from harness.planning.plan import Planned, plan_sweep
 from harness.reporting.comparison import Contents
 from harness.reporting.tables.fitted_table import FittedColumn, fitted_table
 from harness.spec.sweep_plan import Cell
-from harness.store import records
+from harness.store import compaction, records
 from tests.support import synthetic_coco
 from tests.support.cli import REPO, CommandResult, run_command
 from tests.support.comparisons import row
@@ -210,12 +210,19 @@ def test_a_line_without_a_record_has_no_result_yet(tmp_path: Path, monkeypatch: 
 
 def test_status_says_which_runs_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    make_store({**SWEEP, "methods": {"student": {}, "rkd": {}}})
+    planned = make_store({**SWEEP, "methods": {"student": {}, "rkd": {}}})
     states = run_command("status", "small.yaml").out.splitlines()
     assert states[-1] == "7 done; 3 of those done diverged"
     assert [line.endswith("seed 1  diverged") for line in states if "/ seed 1" in line] == [False, True]
     rows = json.loads(run_command("status", "small.yaml", "--json").out)
     assert sum(row.get("diverged", False) for row in rows) == 3
+    whole = {"stage": "main", "epoch": 20, "epochs": 20, "fraction": 1.0, "seconds_left": 0.0}
+    for each in rows:
+        planned.store.write_progress(each["run_id"], **whole, top1=None if each.get("diverged") else 50.0)
+    monkeypatch.setattr(compaction, "MANY_FILES", 0)  # then no file of a record is read
+    for path in planned.store.records.iterdir():
+        path.write_bytes(b"")
+    assert json.loads(run_command("status", "small.yaml", "--json").out) == rows
 
 
 def test_a_run_of_two_pairs_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
