@@ -106,10 +106,12 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     valid = sorted(valid)
     cutoff = 0.5 if len(str(name)) < 4 else 0.66  # of two letters, one wrong leaves a half
     by_letters = {_letters(text): text for text in valid}  # CIFAR-100 is near to cifar100
-    close = [by_letters[m] for m in difflib.get_close_matches(_letters(str(name)), by_letters, n=1, cutoff=cutoff)]
+    letters = _letters(str(name))
+    near = difflib.get_close_matches(letters, by_letters, n=1, cutoff=cutoff)
+    near += [text for text in by_letters if len(letters) > 2 and text.startswith(letters)]  # top1 of "top-1 last"
     if not valid:
         return f"unknown {kind} {shorten(name)}: there are none here"
-    hint = f"; did you mean {close[0]!r}?" if close else "."
+    hint = f"; did you mean {by_letters[near[0]]!r}?" if near else "."
     shown = ", ".join(valid[:30]) + (f", ... ({len(valid)} in all)" if len(valid) > 30 else "")
     return f"unknown {kind} {shorten(name)}{hint} Valid: {shown}"
 

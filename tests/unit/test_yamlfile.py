@@ -195,6 +195,7 @@ def test_a_message_is_one_printable_line(text: str) -> None:
 def test_the_nearest_name_is_given() -> None:
     assert unknown("method", "kdd", ["crd", "kd"]) == "unknown method 'kdd'; did you mean 'kd'? Valid: crd, kd"
     assert unknown("method", "zzz", ["crd", "kd"]) == "unknown method 'zzz'. Valid: crd, kd"
+    assert "did you mean 'top-1 best'?" in unknown("column", "top1", ["seeds", "top-1 last", "top-1 best"])
     assert unknown("method", "kd", []) == "unknown method 'kd': there are none here"
     assert "did you mean" not in unknown("key", "optimizer", ["image_size", "epochs"])
     assert len(unknown("x", "y" * 10_000, map(str, range(1000)))) < 300
