@@ -280,6 +280,15 @@ def test_settings_of_each_line_are_printed_on_request(tmp_path: Path, monkeypatc
         assert "--settings goes with the table of" in run_command("report", "--settings", *options).error
 
 
+@pytest.mark.parametrize(("column", "explained"), [("vs student", True), ("seeds", False)])
+def test_marks_of_chosen_columns_are_explained(
+    column: str, explained: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    temperatures()
+    assert ("Paired t-test against student" in shown(80, "--columns", column).out) == explained
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_a_papers_table_has_blocks_of_the_columns_that_fit(
     width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,6 @@ from harness.reporting.comparison import Comparison
 from harness.reporting.failed_runs import FailedRuns, say_failures
 from harness.reporting.paper.terminal import paper_lines
 from harness.reporting.tables import formats, gap, table_folder, terminal, text
-from harness.reporting.tables.absences import absence_notes
 from harness.reporting.tables.terminal import TIED
 from harness.reporting.tuning import tuning_text
 from harness.store.store import Store
@@ -66,18 +65,14 @@ def print_columns(
     """
     if form == "terminal":
         width = _width()
-        tables = [
-            [
-                *terminal.title_lines(comparison, width),
-                Text(),
-                *terminal.section_lines(
-                    formats.chosen_lines(comparison, names, fidelity), absence_notes(comparison, {}), width
-                ),
-            ]
-            for comparison in comparisons
-        ]
-        for i, lines in enumerate(tables):
-            _print_lines(chain([Text()] * (i > 0), lines))
+        tables = []
+        for comparison in comparisons:
+            lines = formats.chosen_lines(comparison, names, fidelity)
+            _, *remarks = text.notes(comparison, lines[0])  # the first says what the title does
+            title = terminal.title_lines(comparison, width)
+            tables.append([*title, Text(), *terminal.section_lines(lines, remarks, width)])
+        for i, table in enumerate(tables):
+            _print_lines(chain([Text()] * (i > 0), table))
         return
     texts = [
         formats.title(comparison, form) * titled + formats.chosen_text(comparison, form, names, fidelity)
