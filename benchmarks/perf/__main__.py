@@ -16,6 +16,7 @@ BENCHES = (
     "kept_logits",
     "two_views",
     "ds_ddp",
+    "busy_core",
     "startup",
     "plan_10k",
     "rerun_10k",

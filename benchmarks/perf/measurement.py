@@ -79,9 +79,9 @@ def ratio_of_pairs(slow: Sequence[float], fast: Sequence[float]) -> tuple[float,
 class ChildProcess:
     """A process that prints a first line when it is ready, and the seconds of its side for every line it reads."""
 
-    def __init__(self, *args: str, tree: Path = ROOT):
-        """Start this interpreter with ``args`` and the code of a working tree."""
-        environment = os.environ | {"PYTHONPATH": str(tree)}
+    def __init__(self, *args: str, tree: Path = ROOT, variables: dict[str, str] | None = None):
+        """Start this interpreter with ``args``, the code of a working tree and further environment variables."""
+        environment = os.environ | {"PYTHONPATH": str(tree)} | (variables or {})
         self._name = " ".join(args)
         self._process = subprocess.Popen(
             [sys.executable, *args],

@@ -19,6 +19,7 @@ import typer
 
 from harness.console.terminal import escape_output, say
 from harness.errors import EXIT_BAD_INPUT, EXIT_OK, UserError, error_lines, one_line, system_error
+from harness.hardware import wait_without_spinning
 
 HELP = """Compare methods of knowledge distillation (KD).
 
@@ -125,6 +126,7 @@ def run_app(app: typer.Typer) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without "±" still gets its table
     escape_output()
+    wait_without_spinning()
     if len(sys.argv) <= 3 and sys.argv[-1] == "--version":  # also `harness sweep --version`
         print(_versions())
         sys.exit(EXIT_OK)

@@ -1,4 +1,8 @@
-"""The GPUs that jobs on this machine are given."""
+"""The GPUs and cores that jobs on this machine are given."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -15,3 +19,29 @@ MIG = "MIG-5d2c7e9a-1f0b-5c3d-8e7f-6a5b4c3d2e1f"
 def test_gpus_are_those_that_cuda_sees(monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpus() == expected
+
+
+SHOW = """
+import os
+from harness.console.app import run_command
+def show() -> None:
+    "Show how threads wait."
+    print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY"))
+run_command(show)
+"""
+
+
+@pytest.mark.parametrize(
+    ("of_user", "expected"),
+    [
+        ({}, "10000 None"),
+        ({"OMP_WAIT_POLICY": "active"}, "None active"),
+        ({"GOMP_SPINCOUNT": "300000"}, "300000 None"),
+    ],
+)
+def test_in_commands_waiting_threads_sleep_soon_unless_the_user_says_otherwise(
+    of_user: dict[str, str], expected: str
+) -> None:
+    others = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    shown = subprocess.run([sys.executable, "-c", SHOW], env=others | of_user, capture_output=True, text=True)
+    assert shown.stdout.strip() == expected, shown.stderr
