@@ -35,7 +35,7 @@ def child() -> None:
 
 @contextmanager
 def _other_work() -> Iterator[None]:
-    """Keep a core busy, as somebody else's process: Linux shares cores between sessions before it does between threads."""
+    """Keep a core busy, as a process of its own session: Linux shares cores between sessions before threads."""
     code = "while True: pass"
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     try:
