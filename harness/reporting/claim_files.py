@@ -7,8 +7,10 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.phrases import plural
-from harness.reporting.claims import CLAIM, ERROR, CheckedClaim, Outcome, check_claim, claim_folders
+from harness.reporting.claim_outcomes import ERROR, Outcome, SlopeOutcome
+from harness.reporting.claims import CLAIM, CheckedClaim, check_claim, claim_folders
 from harness.reporting.escape import escape_markdown
+from harness.reporting.statistics import Difference
 from harness.reporting.tables.columns import Column, interval_text, spread_text, table_lines
 from harness.reporting.tables.formats import markdown_table
 from harness.reporting.tables.text import capitalised, epochs, images
@@ -71,11 +73,16 @@ def _curves(record: Any, names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def verdict(checked: CheckedClaim) -> str:
-    """Return the verdict on each comparison as Markdown, with the numbers that it follows from."""
-    claim = checked.claim
-    lines = [tuple(map(escape_markdown, line)) for line in table_lines(_columns(), checked.outcomes)]
-    head = [f"# Verdict: {checked.verdict}", "", escape_markdown(f"Claim: {' '.join(claim.statement.split())}"), ""]
-    return "\n".join([*head, markdown_table(lines, names=3), *map(escape_markdown, _notes(checked))]) + "\n"
+    """Return the verdict on each part of a claim as Markdown, with the numbers that it follows from."""
+    statement = escape_markdown(f"Claim: {' '.join(checked.claim.statement.split())}")
+    parts = [f"# Verdict: {checked.verdict}\n\n{statement}"]
+    parts += [_table(_columns(), checked.outcomes, names=3)] if checked.outcomes else []
+    parts += [_table(_slope_columns(), checked.slopes, names=3)] if checked.slopes else []
+    return "\n\n".join(parts) + "\n" + "".join(f"{escape_markdown(note)}\n" for note in _notes(checked))
+
+
+def _table(columns: list[Column[Any]], outcomes: Sequence[Any], names: int) -> str:
+    return markdown_table([tuple(map(escape_markdown, line)) for line in table_lines(columns, outcomes)], names=names)
 
 
 def _columns() -> list[Column[Outcome]]:
@@ -85,10 +92,33 @@ def _columns() -> list[Column[Outcome]]:
         Column("than", lambda o: o.methods.than),
         Column("difference", lambda o: spread_text(o.difference, signed=True)),
         Column("95 % CI", lambda o: interval_text(o.interval, signed=True)),
-        Column("p", lambda o: "" if o.p is None else f"{o.p:.2g}"),
+        Column("p", lambda o: _p_text(o.p)),
         Column("p, Holm", lambda o: f"{o.p_holm:.2g}"),
         Column("verdict", lambda o: o.verdict),
     ]
+
+
+def _slope_columns() -> list[Column[SlopeOutcome]]:
+    return [
+        Column("student", lambda o: o.claimed.student),
+        Column("claimed to gain more under larger teachers", lambda o: o.claimed.method),
+        Column("over", lambda o: o.claimed.over),
+        Column("teachers", lambda o: ", ".join(o.line.teachers)),
+        Column("points per doubling", lambda o: spread_text(o.line.slope, signed=True)),
+        Column("95 % CI, seeds", lambda o: _interval_text(o.line.over_seeds)),
+        Column("95 % CI, teachers", lambda o: _interval_text(o.line.over_teachers)),
+        Column("p", lambda o: _p_text(o.p)),
+        Column("p, Holm", lambda o: f"{o.p_holm:.2g}"),
+        Column("verdict", lambda o: o.verdict),
+    ]
+
+
+def _interval_text(test: Difference | None) -> str:
+    return interval_text(test.interval, signed=True) if test else ""
+
+
+def _p_text(p: float | None) -> str:
+    return "" if p is None else f"{p:.2g}"
 
 
 def _notes(checked: CheckedClaim) -> Iterator[str]:
@@ -108,7 +138,18 @@ def _notes(checked: CheckedClaim) -> Iterator[str]:
         f"Trained from {started} to {finished} on {', '.join(claim.hardware)}, by commit {', '.join(claim.commits)}; "
         f"command: {claim.command}"
     )
-    yield (
-        f"Better: the paired t-test over seeds finds it with p < {ERROR:g} after Holm's correction over the claim's "
-        "comparisons; worse: it finds the opposite; otherwise not told apart. The interval is not corrected."
-    )
+    together = "comparisons and slopes" if checked.outcomes and checked.slopes else "comparisons"
+    if checked.outcomes:
+        yield (
+            f"Better: the paired t-test over seeds finds it with p < {ERROR:g} after Holm's correction over the "
+            f"claim's {together}; worse: it finds the opposite; otherwise not told apart. The interval is not "
+            "corrected."
+        )
+    if checked.slopes:
+        yield (
+            "Points per doubling: the slope of the advantage over log2 of the teacher's parameters, mean ± sample std "
+            "of the seeds' slopes. p is the greater of two, of t-tests of the slope against 0 over seeds and over "
+            f"teachers. Grows: p < {ERROR:g} after Holm's correction over the claim's "
+            f"{together if checked.outcomes else 'slopes'}; shrinks: the same of a negative slope; otherwise not told "
+            "apart. The intervals are not corrected."
+        )

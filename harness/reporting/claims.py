@@ -1,22 +1,22 @@
-"""Claims that one method is better than another: what a person states, and the verdict that the records give.
+"""Claims that a method is better, or gains more under larger teachers: what a person states and the records say.
 
 A claim is a folder, ``YYYY-MM-DD-NAME``, whose ``claim.yaml`` a person writes. The other two files follow from it and
 from the store, and ``harness.verify`` compares them byte for byte.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.errors import UserError, unknown
-from harness.reporting import statistics
+from harness.reporting.claim_outcomes import ClaimedSlope, ComparedMethods, Outcome, SlopeOutcome, outcomes_of
 from harness.reporting.comparison import Comparison, Contents, Row, load_comparisons
-from harness.reporting.statistics import Interval, Spread
+from harness.reporting.gap_slopes import LEAST, sizes_of
 from harness.spec.lines import Line
 from harness.spec.recipe import Closed
 from harness.spec.schema import Name
@@ -26,21 +26,11 @@ from harness.store import files, record_stream
 from harness.store.store import Store
 
 CLAIM = "claim.yaml"
-ERROR = 0.01  # of all comparisons of a claim together
 _FOLDER = re.compile(r"(\d{4}-\d\d-\d\d)-[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _COLUMNS = (
     "run_id", "git_commit", "git_dirty", "hardware", "threads", "versions", "started_at", "finished_at", "curves",
 )  # fmt: skip
 Text = Annotated[str, Field(min_length=1)]
-
-
-class ComparedMethods(Closed):
-    """Two methods of a pair, of which the claim says that one is better."""
-
-    teacher: str
-    student: str
-    better: str
-    than: str
 
 
 class Claim(Closed):
@@ -53,26 +43,15 @@ class Claim(Closed):
     commits: tuple[str, ...]  # of the records of the compared runs
     hardware: tuple[str, ...]  # as these records name it
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]  # all that the table has of the compared methods
-    comparisons: Annotated[tuple[ComparedMethods, ...], Field(min_length=1)]
+    comparisons: tuple[ComparedMethods, ...] = ()
+    slopes: tuple[ClaimedSlope, ...] = ()
     test: Literal["paired t-test over seeds, Holm over the comparisons, p < 0.01"]  # with ``ERROR``
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """The test of one comparison of a claim."""
-
-    methods: ComparedMethods
-    difference: Spread | None
-    interval: Interval | None  # 95 %
-    p: float | None
-    p_holm: float  # 1 where nothing can be tested
-
-    @property
-    def verdict(self) -> Literal["better", "worse", "not told apart"]:
-        """The verdict on the method that is claimed to be better."""
-        if self.difference is None or self.p_holm >= ERROR:
-            return "not told apart"
-        return "better" if self.difference.mean > 0 else "worse"
+    @model_validator(mode="after")
+    def _claims_something(self) -> "Claim":
+        if not self.comparisons and not self.slopes:
+            raise ValueError("expected comparisons or slopes, or both")
+        return self
 
 
 @dataclass(frozen=True)
@@ -82,14 +61,17 @@ class CheckedClaim:
     claim: Claim
     comparison: Comparison
     outcomes: tuple[Outcome, ...]
+    slopes: tuple[SlopeOutcome, ...]
     runs: Mapping[Line, Mapping[int, str]]  # by seed, the run id
     records: Mapping[str, Mapping[str, Any]]  # by run id
 
     @property
-    def verdict(self) -> Literal["better", "worse", "not told apart"]:
-        """The weakest of the comparisons' verdicts: a claim of several is shown if all of them are."""
-        verdicts = {outcome.verdict for outcome in self.outcomes}
-        return "worse" if "worse" in verdicts else "not told apart" if "not told apart" in verdicts else "better"
+    def verdict(self) -> Literal["holds", "contradicted", "not told apart"]:
+        """The weakest of the verdicts: a claim of several parts holds if all of them do."""
+        verdicts = {o.verdict for o in self.outcomes} | {o.verdict for o in self.slopes}
+        if verdicts & {"worse", "shrinks"}:
+            return "contradicted"
+        return "not told apart" if "not told apart" in verdicts else "holds"
 
 
 def claim_folders(folder: Path) -> list[Path]:
@@ -117,24 +99,9 @@ def check_claim(folder: Path, store: Store) -> CheckedClaim:
     records = _records(store, [run_id for of_line in runs.values() for run_id in of_line.values()])
     for key, column in (("commits", "git_commit"), ("hardware", "hardware")):
         _check_provenance(document, key, getattr(claim, key), {r[column] or "unknown" for r in records.values()})
-    return CheckedClaim(claim, comparison, outcomes(claim.comparisons, compared), runs, records)
-
-
-def outcomes(comparisons: Iterable[ComparedMethods], rows: Mapping[Line, Row]) -> tuple[Outcome, ...]:
-    """Test each comparison by the paired t-test, with Holm's correction over all of them."""
-    comparisons = list(comparisons)
-    spreads = [Spread.paired(*(rows[line].by_seed for line in _both(methods))) for methods in comparisons]
-    ps = [statistics.p_value(spread) for spread in spreads]
-    corrected = statistics.holm([1.0 if p is None else p for p in ps])
-    return tuple(
-        Outcome(methods, spread, statistics.interval(spread), p, p_holm)
-        for methods, spread, p, p_holm in zip(comparisons, spreads, ps, corrected, strict=True)
+    return CheckedClaim(
+        claim, comparison, *outcomes_of(claim.comparisons, claim.slopes, rows, comparison), runs, records
     )
-
-
-def _both(methods: ComparedMethods) -> tuple[Line, Line]:
-    pair = (methods.teacher, methods.student)
-    return Line(*pair, methods.better), Line(*pair, methods.than)
 
 
 def _check_name(folder: Path) -> None:
@@ -164,26 +131,47 @@ def _contents(claim: Claim, document: Document, store: Store) -> Contents:
 
 
 def _lines(claim: Claim, contents: Contents, document: Document) -> list[Line]:
-    """Return the compared lines, each once; refuse those that the table lacks, and pairs of unlike protocols."""
-    lines = dict.fromkeys(line for methods in claim.comparisons for line in _both(methods))
+    """Return the compared lines, each once; refuse those that the table lacks, and those of unlike protocols."""
+    compared: dict[KeyPath, Sequence[Line]] = {}
     for i, methods in enumerate(claim.comparisons):
-        place: KeyPath = ("comparisons", i)
-        known = list(contents.lines())
-        for key in ("teacher", "student"):
-            name = getattr(methods, key)
-            if name not in (names := {getattr(line, key) for line in known}):
-                raise document.mistake((*place, key), unknown(f"{key} of {claim.table}", name, names))
-            known = [line for line in known if getattr(line, key) == name]
-        for key in ("better", "than"):
-            if (name := getattr(methods, key)) not in (names := {line.method for line in known}):
-                raise document.mistake((*place, key), unknown(f"method of {claim.table}", name, names))
-        if methods.better == methods.than:
-            raise document.mistake((*place, "than"), f"expected another method than {methods.better}")
-        unlike = {change.line: change.change for change in contents.recipe_changes if change.unlike}
-        first, second = (unlike.get(line, "the table's") for line in _both(methods))
-        if first != second:
-            raise document.mistake(place, f"different protocols: {methods.better}: {first}; {methods.than}: {second}")
-    return list(lines)
+        _check_names(("comparisons", i), methods, ("better", "than"), contents, document)
+        compared["comparisons", i] = methods.lines
+    for i, slope in enumerate(claim.slopes):
+        place: KeyPath = ("slopes", i)
+        known = _check_names(place, slope, ("method", "over"), contents, document)
+        teachers = [line.teacher for line in known if line.method == slope.method]
+        both = [[Line(t, slope.student, method) for method in (slope.method, slope.over)] for t in teachers]
+        compared[place] = [line for lines in both if set(lines) <= set(known) for line in lines]
+        if len(set(sizes_of(line.teacher for line in compared[place]).values())) < LEAST:
+            raise document.mistake(place, f"a slope needs both methods under {LEAST} teachers of different known sizes")
+    unlike = {change.line: change.change for change in contents.recipe_changes if change.unlike}
+    for place, lines in compared.items():
+        protocols = {unlike.get(line, "the table's"): line.method for line in reversed(lines)}
+        if len(protocols) > 1:
+            text = "; ".join(f"{method}: {protocol}" for protocol, method in reversed(protocols.items()))
+            raise document.mistake(place, f"different protocols: {text}")
+    return list(dict.fromkeys(line for lines in compared.values() for line in lines))
+
+
+def _check_names(
+    place: KeyPath, part: ComparedMethods | ClaimedSlope, methods: tuple[str, str], contents: Contents,
+    document: Document,
+) -> list[Line]:  # fmt: skip
+    """Return the table's lines of the stated models; refuse a name that it lacks, and a method against itself."""
+    known = list(contents.lines())
+    for key in ("teacher", "student"):
+        if (name := getattr(part, key, None)) is None:  # a slope is over all teachers
+            continue
+        if name not in (names := {getattr(line, key) for line in known}):
+            raise document.mistake((*place, key), unknown(f"{key} of {contents.name}", name, names))
+        known = [line for line in known if getattr(line, key) == name]
+    for key in methods:
+        if (name := getattr(part, key)) not in (names := {line.method for line in known}):
+            raise document.mistake((*place, key), unknown(f"method of {contents.name}", name, names))
+    first, second = (getattr(part, key) for key in methods)
+    if first == second:
+        raise document.mistake((*place, methods[1]), f"expected another method than {first}")
+    return known
 
 
 def _check_seeds(claim: Claim, rows: Mapping[Line, Row], contents: Contents, document: Document) -> None:

@@ -5,7 +5,7 @@ seeds under the same teachers would give, and over teachers, of which each size 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal, NamedTuple
@@ -81,15 +81,26 @@ def student_gaps(comparison: Comparison) -> list[StudentGap]:
     return gaps
 
 
+def advantage(comparison: Comparison, student: str, method: str, over: str) -> GapLine:
+    """Return a method's gain over another by teacher, with its slope, which is tested by itself."""
+    rows = [row for row in comparison.rows if row.student == student]
+    of_method, of_other = ({row.teacher: row.by_seed for row in rows if row.method == name} for name in (method, over))
+    (line,) = _lines({(method, over): _minus(of_method, of_other)}, teacher_sizes(comparison, student))
+    return line
+
+
 def teacher_sizes(comparison: Comparison, student: str) -> dict[str, int]:
-    """Return a student's teachers with their numbers of parameters, from the smallest to the largest.
+    """Return a student's teachers with their numbers of parameters, from the smallest to the largest."""
+    return sizes_of(row.teacher for row in comparison.rows if row.student == student)
+
+
+def sizes_of(teachers: Iterable[str]) -> dict[str, int]:
+    """Return teachers with their numbers of parameters, from the smallest to the largest.
 
     The size of a timm or torchvision model is not known without building it; such teachers are left out.
     """
-    teachers = {
-        row.teacher for row in comparison.rows if row.student == student and models.has_model_facts(row.teacher)
-    }
-    return dict(sorted(((t, models.model_facts(t).params) for t in teachers), key=lambda item: (item[1], item[0])))
+    known = set(filter(models.has_model_facts, teachers))
+    return dict(sorted(((t, models.model_facts(t).params) for t in known), key=lambda item: (item[1], item[0])))
 
 
 def _gains(comparison: Comparison, student: str) -> dict[str, Gains]:

@@ -13,7 +13,8 @@ import yaml
 from statsmodels.stats.multitest import multipletests
 
 from harness.planning.plan import plan_sweep
-from harness.reporting.claims import ComparedMethods, Outcome, outcomes
+from harness.reporting.claim_outcomes import ClaimedSlope, ComparedMethods, Outcome, SlopeOutcome, outcomes_of
+from harness.reporting.gap_slopes import GapLine
 from harness.reporting.statistics import Spread
 from harness.store import records
 from tests.support.cli import run_command
@@ -92,11 +93,11 @@ def test_a_verdict_follows_from_the_records_and_verify_computes_it_again(home: P
     assert sum(line.startswith("run ") for line in lines) == 9 and f"  commit {COMMIT}" in lines
     assert any(line.startswith("  test_top1 by epoch: 1 6") for line in lines)
     assert run_command("verify").code == 0
-    verdict.write_text(text.replace("# Verdict: not told apart", "# Verdict: better"))
+    verdict.write_text(text.replace("# Verdict: not told apart", "# Verdict: holds"))
     log.unlink()
     result = run_command("verify")
     assert result.code == 1 and result.out.count("DIFFERENT") == 2
-    assert f"{FOLDER}/verdict.md: line 1: '# Verdict: better" in result.out
+    assert f"{FOLDER}/verdict.md: line 1: '# Verdict: holds" in result.out
     assert f"{FOLDER}/log.txt: is missing" in result.out
 
 
@@ -107,11 +108,12 @@ def test_outcomes_are_those_of_scipy_and_statsmodels() -> None:
         "dkd": (60.5, 61.0, 61.0),
         "same": (61.0, 62.5, 61.2),
     }
-    rows = {r.line: r for r in compared(tops).rows}
+    comparison = compared(tops)
+    rows = {r.line: r for r in comparison.rows}
     claimed = [ComparedMethods(teacher="t", student="s", better=m, than="student") for m in ("kd", "dkd", "same")]
     tests = [scipy.stats.ttest_rel(tops[m], tops["student"]) for m in ("kd", "dkd")]
     ps = [*(test.pvalue for test in tests), 1.0]
-    got = outcomes(claimed, rows)
+    got, _ = outcomes_of(claimed, (), rows, comparison)
     assert [o.p for o in got] == [pytest.approx(ps[0]), pytest.approx(ps[1]), None]
     assert [o.p_holm for o in got] == pytest.approx(list(multipletests(ps, method="holm")[1]))
     assert got[0].interval is not None and got[0].interval.low == pytest.approx(tests[0].confidence_interval().low)
@@ -127,6 +129,15 @@ def test_a_verdict_is_strict_at_its_border(mean: float, p_holm: float, verdict: 
     assert Outcome(methods, Spread(mean, 1.0, 3), None, 0.001, p_holm).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("slope", "p_holm", "verdict"),
+    [(0.5, 0.00999, "grows"), (0.5, 0.01, "not told apart"), (-0.5, 0.00999, "shrinks"), (-0.5, 1.0, "not told apart")],
+)
+def test_a_verdict_on_a_slope_is_strict_too(slope: float, p_holm: float, verdict: str) -> None:
+    line = GapLine("kd", "student", {}, (), (), (), Spread(slope, 0.1, 3), None)
+    assert SlopeOutcome(ClaimedSlope(student="s", method="kd", over="student"), line, 0.001, p_holm).verdict == verdict
+
+
 def other_comparison(**changes: str) -> dict[str, Any]:
     return {"comparisons": [{**CLAIM["comparisons"][0], **changes}]}
 
@@ -136,7 +147,7 @@ def other_comparison(**changes: str) -> dict[str, Any]:
     [
         ({"seed": [0]}, "unknown key 'seed'; did you mean 'seeds'?"),
         ({"test": "by eye"}, ": test: must be 'paired t-test over seeds"),
-        ({"comparisons": []}, ": comparisons: expected at least 1 entry"),
+        ({"comparisons": []}, ": expected comparisons or slopes, or both"),
         ({"table": "smal"}, ":2: table: unknown table of this store 'smal'; did you mean 'small'?"),
         ({"sweep": "other.yaml"}, ":3: sweep: the table small is of small.yaml, found other.yaml"),
         ({"commits": ["0123"]}, f":5: commits: the records have [{COMMIT}], found [0123]"),
@@ -145,6 +156,14 @@ def other_comparison(**changes: str) -> dict[str, Any]:
         (other_comparison(better="kdd"), "comparisons.0.better: unknown method of small 'kdd'; did you mean 'kd'?"),
         (other_comparison(teacher="digits_net_w16"), "comparisons.0.teacher: unknown teacher of small"),
         (other_comparison(than="kd"), "comparisons.0.than: expected another method than kd"),
+        (
+            {"slopes": [{"student": "digits_net_w4", "method": "kd", "over": "student"}]},
+            "slopes.0: a slope needs both methods under 3 teachers of different known sizes",
+        ),
+        (
+            {"slopes": [{"student": "digits_net_w4", "method": "kd", "over": "fitnet"}]},
+            "slopes.0.over: unknown method of small 'fitnet'; did you mean 'fitnets'?",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -16,6 +16,7 @@ from statsmodels.stats.multitest import multipletests
 
 from harness.planning.plan import plan_sweep
 from harness.reporting import comparison
+from harness.reporting.claim_outcomes import ClaimedSlope, ComparedMethods, outcomes_of
 from harness.reporting.comparison import Comparison
 from harness.reporting.figures import capacity_gap, style
 from harness.reporting.gap_slopes import GapLine, StudentGap, student_gaps
@@ -226,3 +227,46 @@ def test_verify_rebuilds_the_slopes_next_to_tables(finished: Path) -> None:
     result = run_command("verify", "--tables", "paper")
     assert result.code == 1 and result.out.count("DIFFERENT") == 1, "the rest is as it was"
     assert f"{path}: line " in result.out and "GROWS" in result.out
+
+
+def test_claimed_slopes_and_comparisons_are_corrected_together() -> None:
+    comparison, (teacher, *_) = compared(), ORDERED
+    better = ComparedMethods(teacher=teacher, student=STUDENT, better="kd", than="student")
+    claimed = [ClaimedSlope(student=STUDENT, method=m, over=o) for m, o in (("rekd", "student"), ("fitnets", "rekd"))]
+    rows = {row.line: row for row in comparison.rows}
+    (difference,), slopes = outcomes_of([better], claimed, rows, comparison)
+    over_student = by_method(gap_of(comparison).gains)["rekd"]
+    assert slopes[0].line.slope == over_student.slope and slopes[0].line.over_seeds is not None
+    for outcome, methods in zip(slopes, (("rekd", "student"), ("fitnets", "rekd")), strict=True):
+        of_seeds = scipy.stats.ttest_1samp(seed_slopes(*methods), 0).pvalue
+        means = [np.mean([score(methods[0], t, s) - score(methods[1], t, s) for s in range(3)]) for t in ORDERED]
+        assert outcome.p == pytest.approx(max(of_seeds, scipy.stats.linregress(DOUBLINGS, means).pvalue))
+    ps = [difference.p or 0.0, *(outcome.p or 0.0 for outcome in slopes)]
+    corrected = [difference.p_holm, *(outcome.p_holm for outcome in slopes)]
+    assert corrected == pytest.approx(list(multipletests(ps, method="holm")[1]))
+    assert [outcome.verdict for outcome in slopes] == ["grows", "shrinks"]
+
+
+def test_a_claim_may_be_about_slopes(finished: Path) -> None:
+    assert run_command("report", "gap.yaml", "--out", "results/tables").code == 0
+    claim = {
+        "statement": "ReKD gains more under larger teachers.", "table": "gap", "sweep": "gap.yaml",
+        "command": "python -m harness.sweep gap.yaml", "commits": ["x"], "hardware": ["x"], "seeds": [0, 1, 2],
+        "slopes": [{"student": STUDENT, "method": "rekd", "over": other} for other in ("student", "fitnets")],
+        "test": "paired t-test over seeds, Holm over the comparisons, p < 0.01",
+    }  # fmt: skip
+    path = Path("results/claims/2026-11-30-gap/claim.yaml")
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump(claim))
+    assert run_command("report", "--claims", "results/claims").code == 0
+    text = path.with_name("verdict.md").read_text()
+    assert text.startswith("# Verdict: holds\n") and "the claim's slopes" in text and "claimed to be better" not in text
+    first, second = (line for line in text.splitlines() if line.startswith(f"| {STUDENT}"))
+    assert first.endswith(" grows |") and second.endswith(" grows |") and "+2.16 ± " in second
+    assert ", ".join(ORDERED) in first, "from the smallest teacher to the largest"
+    runs = [line for line in path.with_name("log.txt").read_text().splitlines() if line.startswith("run ")]
+    assert len(runs) == 3 * 4 * 3, "three methods under four teachers, at three seeds"
+    claim["slopes"] = [{"student": STUDENT, "method": "fitnets", "over": "student"}]
+    path.write_text(yaml.safe_dump(claim))
+    assert run_command("report", "--claims", "results/claims").code == 0
+    assert path.with_name("verdict.md").read_text().startswith("# Verdict: contradicted\n")
