@@ -42,7 +42,7 @@ def status(
         ),
     ] = None,
     failures: Annotated[
-        bool, typer.Option("--failures", help="Print every failed run with its traceback and log, grouped by cause.")
+        bool, typer.Option("--failures", help="Print every failed run, trials too, with traceback and log, by cause.")
     ] = False,
     cancel: Annotated[
         bool, typer.Option("--cancel", help="End the sweep's jobs; `sweep FILE` resumes them from their checkpoints.")
@@ -255,7 +255,9 @@ def _print_log(planned: "Planned", prefix: str) -> None:
 
 
 def _print_failures(planned: "Planned", json_: bool) -> None:
-    failed = [f for k, s in planned.states().items() if s == "failed" and (f := planned.store.failure(k))]
+    labels = _trials(planned) | {run_id: run.label for run_id, run in planned.plan.runs.items()}
+    ids = planned.store.failed_ids() - planned.store.done_ids()
+    failed = [f for k in labels if k in ids and (f := planned.store.failure(k))]
     if json_:
         print(json.dumps([asdict(f) for f in failed]))
         return
@@ -265,12 +267,30 @@ def _print_failures(planned: "Planned", json_: bool) -> None:
         cause = printable(f"{failures[0].kind}: {failures[0].cause}")
         print("\n" + at_words(f"{len(failures)} x {cause}", sys.stdout))
         for failure in failures:
-            label = printable(planned.plan.runs[failure.run_id].label)
-            print(at_words(f"  {failure.run_id}  {label}", sys.stdout, len(failure.run_id) + 2))
+            text = f"  {failure.run_id}  {printable(labels[failure.run_id])}"
+            print(at_words(text, sys.stdout, len(failure.run_id) + 2))
         if failures[0].details:
             details = "\n    ".join(printable_lines(failures[0].details).strip().split("\n")[-12:])
             print(at_words(f"    {details}", sys.stdout))
         print(f"  log: {printable(failures[0].log)}")
+
+
+def _trials(planned: "Planned") -> dict[str, str]:
+    """Return the runs of the sweep's tuning with what they are: trials of its log, and runs of its queues."""
+    from harness.store.tuning_log import read_log
+    from slurm.queue import Queue
+
+    if not planned.plan.sweep.tune:
+        return {}
+    labels: dict[str, str] = {}
+    for queue_file in _readable(planned.store.queues(planned.tuning_name)):
+        for job in Queue.read(queue_file).jobs:
+            pair = f"{job.teacher} > {job.student}" if job.teacher else job.student
+            labels |= {run.run_id: f"tuning: {pair} / {run.method}" for run in job.runs}
+    with suppress(FileNotFoundError):
+        for trial in read_log(planned.store, planned.name).trials:
+            labels |= dict.fromkeys(trial.run_ids, f"tuning: trial {trial.number} of {trial.method}")
+    return labels
 
 
 if __name__ == "__main__":

@@ -195,6 +195,10 @@ def test_failed_and_diverged_trials_lose_and_end_nothing(bench: Bench) -> None:
     failed = [t for t in log.of_method("fitnets") if t.settings["weights.hint"] > 500]
     assert failed and {(t.state, t.value, t.images) for t in failed} == {("failed", None, (1442 - 140) * 4)}
     assert len(log.trials) == 10 and log.winner("kd") and log.winner("fitnets")
+    told = run_command("status", bench.file, "--results", bench.store.root, "--failures").out
+    for trial in failed:
+        assert f"  {trial.run_ids[0]}  tuning: trial {trial.number} of fitnets" in told.splitlines()
+    assert told.startswith(f"{len(failed)} failed, 1 cause\n"), "the entry's own settings and those that won did not"
     bench.fails = lambda s: False
     before = len(bench.trained)
     assert bench.tune().code == 0 and len(bench.trained) == before
