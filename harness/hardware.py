@@ -24,7 +24,7 @@ def wait_without_spinning() -> None:
     operation takes that long: ``make bench NAME=busy_core`` measures it. What the user has set stays.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = "10000"
+        os.environ["GOMP_SPINCOUNT"] = "3000"
 
 
 def cpu_name() -> str:

@@ -34,7 +34,7 @@ run_command(show)
 @pytest.mark.parametrize(
     ("of_user", "expected"),
     [
-        ({}, "10000 None"),
+        ({}, "3000 None"),
         ({"OMP_WAIT_POLICY": "active"}, "None active"),
         ({"GOMP_SPINCOUNT": "300000"}, "300000 None"),
     ],
