@@ -48,7 +48,8 @@ def _sampled(
 ) -> list[Settings]:
     optuna = _optuna()
     study = optuna.create_study(direction="maximize", sampler=_sampler(sampler, seed))
-    distributions = {key: _distribution(dimension) for key, dimension in space.items()}
+    # In one order, however the file lists them: the sampler draws one after the other.
+    distributions = {key: _distribution(dimension) for key, dimension in sorted(space.items())}
     for trial in trials:
         if all(dimension.holds(trial.settings[key]) for key, dimension in space.items()):
             study.add_trial(_told(trial, space, distributions))

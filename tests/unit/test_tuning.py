@@ -403,6 +403,7 @@ def test_equal_seeds_propose_equal_settings_of_the_search(sampler: str) -> None:
     space = {"a": Dimension(low=0.1, high=10, is_log=True), "b": Dimension(low=1, high=50, is_integer=True)}
     proposed = trials(space, sampler, 1)
     assert proposed == trials(space, sampler, 1) != trials(space, sampler, 2)
+    assert proposed == trials(dict(reversed(space.items())), sampler, 1), "whichever key the file lists first"
     assert all(0.1 <= s["a"] <= 10 and float(f"{s['a']:.3g}") == s["a"] for s in proposed)
     assert all(type(s["b"]) is int and 1 <= s["b"] <= 50 for s in proposed)
     listed = {"a": Dimension((1, 2, 3)), "b": Dimension((1, 2))}
