@@ -49,10 +49,12 @@ _ENDS = {
 }
 # Runs after each task: a process that was killed (for its memory, say) could not put its job back into the queue.
 # A job that is being cancelled is no longer RUNNING, and is not requeued.
+# Of an array's last task, SLURM_JOB_ID is the number of the whole array.
 _REQUEUE_KILLED = (
     'if [ $? -ge 128 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt %d ] '
-    '&& [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%%T)" = RUNNING ]; '
-    'then scontrol requeue "$SLURM_JOB_ID"; fi'
+    '&& job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" '
+    '&& [ "$(squeue --noheader --jobs="$job" --format=%%T)" = RUNNING ]; '
+    'then scontrol requeue "$job"; fi'
 )
 
 

@@ -75,7 +75,20 @@ def cancel(job_ids: list[str]) -> None:
         _output("scancel", *job_ids)
 
 
+def state_of(job_id: str) -> str:
+    """Return the state of a job or array task that has not been forgotten: RUNNING, CANCELLED, COMPLETING, ...
+
+    Raises:
+        UserError: SLURM does not answer, or does not know the job.
+    """
+    return _output("squeue", "--noheader", f"--jobs={job_id}", "--format=%T").strip()
+
+
 def requeue(job_id: str) -> None:
+    """Put a running job or array task back into the queue.
+
+    Of an array's last task, SLURM_JOB_ID is the array's own number, which would mean all its tasks: name it as 12_3.
+    """
     _output("scontrol", "requeue", job_id)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.console.terminal import escape_output
+from harness.errors import UserError
 from harness.store import files
 from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
@@ -18,6 +19,7 @@ from harness.training.job_order import JobOrder
 from slurm.imports import without_garbage_collection
 
 RENDEZVOUS_SECONDS = 300.0
+REQUEUE_SECONDS, REQUEUE_PAUSE = 300.0, 5.0
 MEMORY_ATTEMPTS = 3  # starts of a run that ends out of memory: more would end in the same way
 # What a job's log says, with cgroups and without, when SLURM has killed a process for its memory.
 OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "exceeded job memory limit", "out of memory")
@@ -36,7 +38,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     """Train the runs of a ``JobOrder``.
 
     USR2 (the time limit is near) and TERM (preempted, cancelled) end it after the running step, with every run
-    checkpointed. After USR2 the job puts itself back into SLURM's queue; after TERM, SLURM decides whether to.
+    checkpointed. The job then puts itself back into SLURM's queue, unless it is being cancelled or is out of time.
     """
     began = time.monotonic()
     open_log_streams()
@@ -61,11 +63,35 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
         from harness.training.job import run_job  # not before: a job may be killed for its memory right here
 
     finished = run_job(job_order, lambda: bool(signals), log, began)
-    if not finished and job.global_rank == 0 and signal.SIGUSR2 in signals:
-        from slurm import commands
-
-        commands.requeue(os.environ["SLURM_JOB_ID"])
+    if not finished and job.global_rank == 0:
+        _requeue(job.job_id)
     done.append(True)
+
+
+def _requeue(job_id: str) -> None:
+    """Put this job, or this task of an array (12_3), back into SLURM's queue.
+
+    A job that is preempted with a grace time is still RUNNING: were it to end by itself, SLURM would call it COMPLETED
+    and forget it. One that is cancelled or out of time is not, and ends.
+
+    While SLURM does not answer the job stays, as SLURM requeues a preempted one that runs at the end of its grace time.
+
+    Raises:
+        UserError: SLURM does not answer for ``REQUEUE_SECONDS``, or the job may not be requeued.
+    """
+    from slurm import commands
+
+    until = time.monotonic() + REQUEUE_SECONDS
+    while True:
+        try:
+            if commands.state_of(job_id) == "RUNNING":
+                commands.requeue(job_id)
+            return
+        except UserError as e:
+            if time.monotonic() >= until:
+                raise
+            print(f"not requeued yet: {e}", flush=True)
+        time.sleep(REQUEUE_PAUSE)
 
 
 def _end_process(done: list[bool]) -> None:
@@ -80,21 +106,25 @@ def _end_process(done: list[bool]) -> None:
 
 
 def _fail_after_max_attempts(store: Store, run_ids: Collection[str], max_attempts: int, log: str) -> None:
-    """Record a failure of runs that were started too often without a result, so that requeuing ends."""
+    """Record a failure of runs that were started too often in a row without a new checkpoint, so that requeuing ends.
+
+    A run that ends out of memory has fewer starts, with or without one: its checkpoints may come just before the kill.
+    """
     noted = {(a["host"], a.get("pid")) for k in run_ids for a in store.attempts(k) if a["log"] == log}
     # Starts of this job that died before they noted any run. Others may have been for another seed's runs.
     not_noted = max(0, int(os.environ.get("SLURM_RESTART_COUNT", "0")) - len(noted))
     for run_id in set(run_ids) - store.done_ids() - store.failed_ids():
-        count = len(store.attempts_since_failure(run_id)) + not_noted
-        if count < min(max_attempts, MEMORY_ATTEMPTS):
+        fruitless = store.fruitless_attempts(run_id) + not_noted
+        starts = len(store.attempts_since_failure(run_id)) + not_noted
+        if fruitless < max_attempts and starts < MEMORY_ATTEMPTS:
             continue
         log_end = files.tail(Path((store.attempts(run_id) or [{"log": log}])[-1]["log"]))
         for_memory = any(words in log_end.lower() for words in OUT_OF_MEMORY)
-        if for_memory or count >= max_attempts:
+        if for_memory or fruitless >= max_attempts:
             full = not for_memory and files.names_full_disk(log_end)
-            cause = f"no result after {count} attempts"
+            cause = f"no progress in {fruitless} attempts"
             if for_memory:
-                cause += ", out of memory: raise `mem_gb` in the profile"
+                cause = f"no result after {starts} attempts, out of memory: raise `mem_gb` in the profile"
             if full:
                 cause += ": no space left on the disk"
             store.write_failure(run_id, "disk" if full else "killed", cause, log_end, log)

@@ -96,7 +96,9 @@ class Profile(Closed):
     signal_seconds: int = Field(
         90, ge=1, description="seconds before the time limit at which a job is signalled to checkpoint"
     )
-    max_attempts: int = Field(20, ge=1, description="starts of a run without a result before it counts as failed")
+    max_attempts: int = Field(
+        20, ge=1, description="starts of a run in a row without a new checkpoint, before it counts as failed"
+    )
     poll_seconds: Finite = Field(20.0, ge=0.5, description="least time between two looks at the queue")
 
     @classmethod

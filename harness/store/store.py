@@ -303,7 +303,8 @@ class Store:
     def add_attempt(self, run_id: str, **values: Any) -> int:
         """Note that a job has started the run, and return the number of attempts so far."""
         path = self.run(run_id) / "attempts.jsonl"
-        attempt = {**values, "host": socket.gethostname(), "at": time.time()}
+        begun_from = self._newest_checkpoint(run_id)
+        attempt = {**values, "host": socket.gethostname(), "at": time.time(), "checkpoint": begun_from}
         line = json.dumps(checksums.seal_value(attempt)) + "\n"
         with files.full_disk_as_error(path), open(path, "a+b", opener=ownership.without_links) as f:
             if f.tell() and (f.seek(-1, os.SEEK_END), f.read(1))[1] != b"\n":  # a crash has torn the last line
@@ -329,8 +330,21 @@ class Store:
             return []
         return [line.strip(b"\0") or line for line in lines if line]
 
+    def fruitless_attempts(self, run_id: str) -> int:
+        """Return how many of the run's latest attempts since its last failure have left no newer checkpoint."""
+        newest, count = self._newest_checkpoint(run_id), 0
+        for attempt in reversed(self.attempts_since_failure(run_id)):
+            if attempt.get("checkpoint", newest) != newest:
+                break
+            count += 1
+        return count
+
+    def _newest_checkpoint(self, run_id: str) -> str:
+        """Return the name of the run's newest checkpoint, "" where there is none."""
+        return max((path.stem for path in files.entries(self.checkpoints(run_id), "epoch-*.safetensors")), default="")
+
     def attempts_since_failure(self, run_id: str) -> list[dict[str, Any]]:
-        """Return the attempts after the run's last archived failure, which count against the limit."""
+        """Return the attempts after the run's last archived failure."""
         archived = files.entries(self.run(run_id), "failure-*.json")
         if counts := [int(name[1]) for path in archived if (name := _ARCHIVED_FAILURE.fullmatch(path.name))]:
             return self.attempts(run_id, after=max(counts))

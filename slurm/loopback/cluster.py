@@ -108,6 +108,17 @@ class Loopback:
         """The variables that make sbatch, squeue, sacct and scontrol use this cluster."""
         return {"SLURM_CONF": str(self.layout.slurm_conf), "KD_LOOPBACK": str(self.layout.root)}
 
+    def configure(self, **extra: str) -> None:
+        """Set keys of slurm.conf while the cluster runs; "" brings back SLURM's own value.
+
+        Raises:
+            UserError: a key cannot be set, or takes effect at a start only.
+        """
+        self.settings = replace(self.settings, extra={**self.settings.extra, **extra})
+        self.settings.check()
+        self._write_config()
+        self.client("scontrol", "reconfigure")
+
     def kill_node(self, name: str, jobs: bool = True, report: bool = False) -> None:
         """Kill a node, as when its machine loses power; with ``jobs=False`` only slurmd dies and its jobs continue.
 
@@ -208,8 +219,7 @@ class Loopback:
         self.settings = replace(
             self.settings, controller_port=controller, accounting_port=accounting, node_ports=tuple(nodes)
         )
-        layout.state.write_text(json.dumps(asdict(self.settings), indent=1) + "\n")
-        layout.slurm_conf.write_text(config.slurm_conf(self.settings, layout))
+        self._write_config()
         _write_private(layout.slurmdbd_conf, config.slurmdbd_conf(self.settings, layout).encode())
         _write_private(layout.munge_key, secrets.token_bytes(128))
         layout.env_sh.write_text(self.exports())
@@ -225,6 +235,10 @@ class Loopback:
         for name in self.settings.node_names:
             self._spawn_node(name)
         self.wait_for_nodes("idle")
+
+    def _write_config(self) -> None:
+        self.layout.state.write_text(json.dumps(asdict(self.settings), indent=1) + "\n")
+        self.layout.slurm_conf.write_text(config.slurm_conf(self.settings, self.layout))
 
     def exports(self) -> str:
         """Return shell lines that export ``env``."""

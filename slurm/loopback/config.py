@@ -23,7 +23,9 @@ class Settings:
     controller_port: int = 0
     accounting_port: int = 0
     node_ports: tuple[int, ...] = ()
-    extra: Mapping[str, str] = field(default_factory=dict)  # keys of slurm.conf that replace or add to the defaults
+    extra: Mapping[str, str] = field(
+        default_factory=dict
+    )  # keys of slurm.conf, in place of ours or added; "": SLURM's own
 
     @property
     def node_names(self) -> list[str]:
@@ -106,7 +108,7 @@ def slurm_conf(settings: Settings, layout: Layout) -> str:
         values["CommunicationParameters"] = LOOPBACK_ONLY
     replaced = {k.lower(): (k, v) for k, v in settings.extra.items()}
     lines = [f"{k}={v}" for k, v in values.items() if k.lower() not in replaced]
-    lines += [f"{k}={v}" for k, v in replaced.values()]
+    lines += [f"{k}={v}" for k, v in replaced.values() if v]
     lines += [
         f"NodeName={name} NodeHostname={host} NodeAddr={LOOPBACK} Port={port} "
         f"CPUs={settings.cpus} RealMemory={settings.memory} State=UNKNOWN"

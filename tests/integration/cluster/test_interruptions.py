@@ -14,18 +14,23 @@ pytestmark = ON_SLURM
 
 
 def test_killed_requeued_and_signalled_to_stop(with_teacher: ClusterBench, finished: Bench) -> None:
-    """SIGKILL, scontrol requeue and scancel --signal=USR2 each interrupt another pack in its middle."""
+    """SIGKILL, scontrol requeue and scancel --signal=USR2 each interrupt another pack in its middle, and no other."""
     with_teacher.sweep = small(0, 1, 2, **SLOW)
     with_teacher.slow(1)
     sweep = with_teacher.start("sweep")
-    killed, requeued, signalled = (with_teacher.cells()["kd", seed].run_id for seed in (0, 1, 2))
-    until(lambda: all(map(with_teacher.mid_run, (killed, requeued, signalled))))
-    before = {k: with_teacher.fraction(k) for k in (killed, requeued, signalled)}
+    killed, requeued, last = (with_teacher.cells()["kd", seed].run_id for seed in (0, 1, 2))
+    until(lambda: all(map(with_teacher.mid_run, (killed, requeued, last))))
+    before = {k: with_teacher.fraction(k) for k in (killed, requeued, last)}
+    # The array's last task goes by the number of the whole array, in SLURM_JOB_ID.
+    with_teacher.cluster.client("scancel", "--signal=USR2", with_teacher.job_of(last))
+    with_teacher.goes_on(last, before[last])
+    os.kill(with_teacher.store.attempts(last)[-1]["pid"], signal.SIGKILL)
+    until(lambda: with_teacher.attempts(last) == 3)
+    assert [with_teacher.attempts(k) for k in (killed, requeued)] == [1, 1], "the others were not disturbed"
     os.kill(with_teacher.store.attempts(killed)[-1]["pid"], signal.SIGKILL)
     with_teacher.cluster.client("scontrol", "requeue", with_teacher.job_of(requeued))
-    with_teacher.cluster.client("scancel", "--signal=USR2", with_teacher.job_of(signalled))
-    for run_id, fraction in before.items():
-        with_teacher.goes_on(run_id, fraction)
+    for run_id in (killed, requeued):
+        with_teacher.goes_on(run_id, before[run_id])
     with_teacher.quick()
     ended(sweep)
     recorded_once(with_teacher)
@@ -70,6 +75,32 @@ def test_preemption(with_teacher: ClusterBench, finished: Bench, partition: str)
     ended(sweep)
     recorded_once(with_teacher)
     same_end(with_teacher, finished, *METHODS)
+
+
+@pytest.mark.parametrize("partition", ["low", "lowcancel"])
+def test_preemption_as_sites_have_it(with_teacher: ClusterBench, finished: Bench, partition: str) -> None:
+    """With SLURM's own parameters a preempted job gets TERM at the start of its grace time, not the signal it asks for.
+
+    If it ended by itself then, SLURM would call it COMPLETED; it puts itself back, whether or not a sweep watches.
+    """
+    with_teacher.sweep = small(0, **SLOW)
+    with_teacher.profile = {"partition": partition}
+    with_teacher.slow(1)
+    with_teacher.cluster.configure(SlurmctldParameters="")
+    try:
+        assert with_teacher.run("sweep", "--detach").returncode == 0
+        kd = with_teacher.cells()["kd", 0].run_id
+        until(lambda: with_teacher.mid_run(kd))
+        before = with_teacher.fraction(kd)
+        with_teacher.preempt()
+        with_teacher.goes_on(kd, before)
+    finally:
+        with_teacher.cluster.configure(SlurmctldParameters="preempt_send_user_signal")
+    with_teacher.quick()
+    until(lambda: with_teacher.store.done_ids() == set(with_teacher.plan().plan.runs))
+    recorded_once(with_teacher)
+    same_end(with_teacher, finished, *METHODS)
+    assert len(with_teacher.submissions()) == 1, "SLURM took it back without us"
 
 
 def test_a_node_dies_and_comes_back(with_teacher: ClusterBench, finished: Bench) -> None:
