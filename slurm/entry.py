@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.console.terminal import escape_output
 from harness.errors import UserError
+from harness.hardware import gpus
 from harness.store import files
 from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
@@ -143,5 +144,7 @@ def _join(job: Any) -> None:
     rendezvous.await_rendezvous(path, RENDEZVOUS_SECONDS)
     # Tasks are distributed from the first node on, and that is where the batch script launches them.
     rendezvous.use_interface("127.0.0.1" if job.num_nodes == 1 else os.environ["SLURM_LAUNCH_NODE_IPADDR"])
-    numbers = {"RANK": job.global_rank, "LOCAL_RANK": job.local_rank, "WORLD_SIZE": job.num_tasks}
+    # LOCAL_RANK is the number of its GPU, and tasks with GPUs of their own (`gpus-per-task`) each count from 0.
+    local_rank = job.local_rank % (len(gpus()) or job.num_tasks)
+    numbers = {"RANK": job.global_rank, "LOCAL_RANK": local_rank, "WORLD_SIZE": job.num_tasks}
     os.environ.update({rendezvous.FILE: str(path), **{name: str(value) for name, value in numbers.items()}})

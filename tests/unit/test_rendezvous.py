@@ -44,6 +44,20 @@ def test_the_others_take_the_first_ones_file(tmp_path: Path) -> None:
     assert {name: os.environ[name] for name in GROUP} == {**first, "RANK": "3", "LOCAL_RANK": "1"}
 
 
+@pytest.mark.parametrize(
+    ("visible", "local_rank"),
+    [("0,1", "1"), ("1", "0"), ("MIG-5d2c7e9a-1f0b-5c3d-8e7f-6a5b4c3d2e1f", "0"), ("", "1")],
+    ids=["gpus-per-node", "gpus-per-task", "a slice per task", "no GPU"],
+)
+def test_a_process_counts_the_gpus_that_it_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, local_rank: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    entry._join(process(tmp_path, 0))
+    entry._join(process(tmp_path, 3))  # the second of its node
+    assert os.environ["LOCAL_RANK"] == local_rank
+
+
 def test_a_requeued_job_has_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry._join(process(tmp_path, 0))
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
