@@ -76,13 +76,13 @@ def verdict(checked: CheckedClaim) -> str:
     """Return the verdict on each part of a claim as Markdown, with the numbers that it follows from."""
     statement = escape_markdown(f"Claim: {' '.join(checked.claim.statement.split())}")
     parts = [f"# Verdict: {checked.verdict}\n\n{statement}"]
-    parts += [_table(_columns(), checked.outcomes, names=3)] if checked.outcomes else []
-    parts += [_table(_slope_columns(), checked.slopes, names=3)] if checked.slopes else []
+    parts += [_table(_columns(), checked.outcomes)] if checked.outcomes else []
+    parts += [_table(_slope_columns(), checked.slopes)] if checked.slopes else []
     return "\n\n".join(parts) + "\n" + "".join(f"{escape_markdown(note)}\n" for note in _notes(checked))
 
 
-def _table(columns: list[Column[Any]], outcomes: Sequence[Any], names: int) -> str:
-    return markdown_table([tuple(map(escape_markdown, line)) for line in table_lines(columns, outcomes)], names=names)
+def _table(columns: list[Column[Any]], outcomes: Sequence[Any]) -> str:
+    return markdown_table([tuple(map(escape_markdown, line)) for line in table_lines(columns, outcomes)], names=3)
 
 
 def _columns() -> list[Column[Outcome]]:
