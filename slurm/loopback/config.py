@@ -23,9 +23,8 @@ class Settings:
     controller_port: int = 0
     accounting_port: int = 0
     node_ports: tuple[int, ...] = ()
-    extra: Mapping[str, str] = field(
-        default_factory=dict
-    )  # keys of slurm.conf, in place of ours or added; "": SLURM's own
+    # Keys of slurm.conf, in place of ours or added; "" leaves a key at SLURM's own value.
+    extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def node_names(self) -> list[str]:
