@@ -160,6 +160,7 @@ SHIPPED = {
     "mlkd_dispute": "e087c83317952c5a",
     "rekd_ablation": "ca95674e80b9f374",
     "rekd_ablation_cpu": "39c638f63aeb5092",
+    "rekd_cifar100_cpu": "61d4dc10a8122328",
     "rekd_digits": "aab10b54cf35fdaf",
     "rekd_tuning": "5895025385a5552e",
     "takd": "fdf30035e480e621",
