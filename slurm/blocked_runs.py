@@ -14,7 +14,7 @@ HELD = ("held", "hold", "neversatisfied")  # in SLURM's reasons, in lower case
 
 
 class Jobs(Protocol):
-    """What is asked of a backend."""
+    """Answers of a scheduler, as a backend gives them."""
 
     def runs_without_job(self) -> set[str]: ...
     def scheduled(self, run_id: str) -> tuple[str, str]: ...

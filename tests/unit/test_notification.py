@@ -1,5 +1,6 @@
 """Notifications: what is told of a submission, by whom, and how often. Records are written without training."""
 
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from harness.store.store import Store
 from slurm import notification, notify_command
 from slurm.blocked_runs import why_blocked
 from slurm.queue import Notification, Queue, QueuedJob, QueuedRun, cancelled_file
-from tests.support.cli import run_command
+from tests.support.cli import REPO, run_command
 
 TELL = 'printf "%s\\n" "$KD_EVENT $KD_SWEEP: $KD_SUMMARY" >> told; cat >> told'
 
@@ -83,7 +84,7 @@ def test_a_failure_and_what_it_leaves_are_told_and_a_retry_tells_again(queue: Qu
     for run_id in queue.run_ids:
         store.archive_failure(run_id)
     assert queue.notify
-    replace(queue, notify=replace(queue.notify, submitted=2, runs=2, done=0)).write(queue_file)
+    replace(queue, notify=replace(queue.notify, submitted=1_900_000_000_000_000_000, runs=2, done=0)).write(queue_file)
     record(queue, "aaaa", "bbbb")
     notification.tell(queue_file)
     line = "kd: digits on cluster big: all done, 2 of 2 runs"
@@ -194,3 +195,20 @@ def test_a_plan_says_what_would_be_run_and_a_wrong_command_is_refused(tmp_path: 
     profile.write_text("notify: mail 'me\n")
     refused = run_command(*sweep, "--cluster", profile).error
     assert refused.startswith(f"{profile}:1: notify: expected a command for the shell, which says: ")
+
+
+def test_the_script_of_the_page_sends_the_summary_as_json(queue: Queue, queue_file: Path, tmp_path: Path) -> None:
+    """A program stands in for curl."""
+    script = (REPO / "docs" / "slurm.md").read_text().split("```sh\n#!/bin/sh\n")[1].partition("```")[0]
+    (tmp_path / "tell.sh").write_text(f"#!/bin/sh\nHOME=.\nPATH=.:$PATH\n{script}")
+    (tmp_path / "curl").write_text('#!/bin/sh\ncat > sent; for last in "$@"; do :; done; echo "$last" > address\n')
+    (tmp_path / ".webhook-address").write_text("https://example.org/a b\n")
+    for name in ("tell.sh", "curl"):
+        (tmp_path / name).chmod(0o755)
+    assert queue.notify
+    notify = replace(queue.notify, command="./tell.sh", sweep='it\'s "quoted"')
+    replace(queue, notify=notify).write(queue_file)
+    record(queue, "aaaa", "bbbb")
+    notification.tell(queue_file)
+    assert json.loads((tmp_path / "sent").read_text())["text"].startswith('kd: it\'s "quoted" on cluster big: all done')
+    assert (tmp_path / "address").read_text() == "https://example.org/a b\n"

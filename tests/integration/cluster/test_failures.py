@@ -31,7 +31,7 @@ def test_a_failing_teacher_fails_its_students_and_can_be_tried_again(bench: Clus
     assert f"its teacher's run {teacher} failed" in failure.cause
     assert bench.attempts(kd) == 1
     assert "2 failed, 2 causes" in bench.run("status", "--failures").stdout
-    failed, stuck = told(bench)
+    failed, stuck = (bench.folder / "told").read_text().splitlines()
     assert "on cluster my: first failure: digits_net_w8" in failed, "by the teacher's job, and not by the student's"
     assert "small on cluster my: stuck: 1 of 3 runs done, 2 failed, 0:0" in stuck, "by the job that was the last"
 
@@ -39,6 +39,9 @@ def test_a_failing_teacher_fails_its_students_and_can_be_tried_again(bench: Clus
     assert rerun.returncode == 0, rerun.stderr
     recorded_once(bench)
     same_end(bench, finished, "student", "kd")
+    until(lambda: not bench.jobs_left())
+    *_, done = told = (bench.folder / "told").read_text().splitlines()
+    assert len(told) == 3 and "small on cluster my: all done, 3 of 3 runs, 0:0" in done
 
 
 def test_a_code_error_is_not_retried_until_asked_for(with_teacher: ClusterBench, finished: Bench) -> None:
