@@ -10,7 +10,7 @@ import typer
 
 from harness.console import options
 from harness.console.terminal import at_words, say
-from harness.errors import EXIT_OK, EXIT_RUN_FAILED, UserError
+from harness.errors import EXIT_OK, EXIT_RUN_FAILED, UserError, one_line
 
 
 def sweep(
@@ -70,6 +70,16 @@ def sweep(
     baseline: options.Baseline = None,
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
+    notify: Annotated[
+        str | None,
+        typer.Option(
+            "--notify",
+            metavar="COMMAND",
+            help="Run a command in the shell once when all is done, at the first failure, and when the sweep is stuck, "
+            "with a line that says so as $KD_SUMMARY and as its input; nothing has to watch (default: the profile's "
+            "`notify`).",
+        ),
+    ] = None,
     track: options.Track = [],  # noqa: B006
     tensorboard: options.EventFiles = None,
     probe: Annotated[
@@ -106,10 +116,16 @@ def sweep(
             raise UserError("--probe measures this machine: give it in a job on a node with --plan, without --cluster")
         from slurm import profiles
 
-        profiles.load_profile(cluster)
+        profile = profiles.load_profile(cluster)
+        notify = profile.notify if notify is None else notify
+    if notify is not None:
+        from slurm.notify_command import command_problem
+
+        if problem := command_problem(notify):
+            raise UserError(f"--notify: {problem}")
     places = (file, results, data, set_, only, cluster)
     tracking = Tracking.of(track, tensorboard, detach)
-    request = Request(*places, max_parallel, packs_per_job, baseline, margin, keep_best, tracking)
+    request = Request(*places, max_parallel, packs_per_job, baseline, margin, keep_best, tracking, notify)
     planned = request.plan(fetch=not plan)
     cells, changes = planned.plan.cells, protocol_guard.recipe_changes(planned.plan)
     protocol_guard.refuse_mixed(planned.document.source, cells, changes, mix_protocols)
@@ -140,6 +156,8 @@ def sweep(
         else:
             say(work.text())
     if plan:
+        if notify is not None and not json_:
+            print(f"when it is done, at the first failure and when it is stuck, this runs: {one_line(notify)}")
         if json_:
             print(json.dumps({**work.summary(), "run_ids": list(planned.plan.runs)}))
         return

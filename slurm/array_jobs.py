@@ -3,14 +3,26 @@
 A crash at any moment leaves nothing unknown: the next start finds a job by the name in its note, and adopts it.
 """
 
+import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harness.store import checksums, files, json_files, ownership
 from harness.store.locks import Lock
 from harness.store.store import Store
 from slurm import commands
+
+
+def new_name(queue_file: Path) -> str:
+    """Return the name of a further array job of a queue."""
+    return f"kd-{queue_file.stem}-{uuid.uuid4().hex[:8]}"
+
+
+def queue_file_of(store: Store, name: str) -> Path:
+    """Return the queue whose runs the array job of a name trains."""
+    return store.queue(name.removeprefix("kd-").rpartition("-")[0])
 
 
 @dataclass
@@ -28,6 +40,27 @@ class ArrayJob:
     def task(self, i: int) -> str:
         """Return the id of task i: ``12_3``, or ``12`` where there is one task only."""
         return f"{self.job_id}_{i}" if len(self.packs) > 1 else str(self.job_id)
+
+
+def squeue(array_jobs: list[ArrayJob]) -> list[commands.JobState]:
+    """Return this user's pending and running jobs and those of the users who submitted array jobs.
+
+    Raises:
+        UserError: SLURM does not answer.
+    """
+    return commands.squeue({commands.user(), *(array_job.user for array_job in array_jobs)})
+
+
+def by_run(array_jobs: list[ArrayJob], jobs: list[commands.JobState]) -> dict[str, commands.JobState]:
+    """Return run_id -> the job among ``jobs`` that is to train it."""
+    by_name = {(job.name, job.job_id): job for job in jobs}
+    return {
+        run_id: job
+        for array_job in array_jobs
+        for i, pack in enumerate(array_job.packs)
+        if (job := by_name.get((array_job.name, array_job.task(i)))) is not None
+        for run_id in pack
+    }
 
 
 @dataclass(frozen=True)

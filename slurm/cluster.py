@@ -4,7 +4,6 @@ import os
 import shlex
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from harness.spec.teacher_order import teacher_levels
 from harness.store import files, ownership
 from harness.store.store import Store
 from slurm import commands, missing_teachers, profiles, snapshot
-from slurm.array_jobs import ArrayJob, ArrayJobs
+from slurm.array_jobs import ArrayJob, ArrayJobs, by_run, new_name, squeue
 from slurm.queue import Queue, QueuedJob
 
 
@@ -112,15 +111,9 @@ class Cluster:
         if self._is_due():
             self._asked_at = time.monotonic()
             array_jobs = self._array_jobs.read()
-            jobs = {(job.name, job.job_id): job for job in _squeue(array_jobs)}
-            self._jobs_of_user = sum(job.user == commands.user() for job in jobs.values())
-            self._live = {
-                run_id: job
-                for array_job in array_jobs
-                for i, pack in enumerate(array_job.packs)
-                if (job := jobs.get((array_job.name, array_job.task(i)))) is not None
-                for run_id in pack
-            }
+            jobs = squeue(array_jobs)
+            self._jobs_of_user = sum(job.user == commands.user() for job in jobs)
+            self._live = by_run(array_jobs, jobs)
         return self._live
 
     def scheduled(self, run_id: str) -> tuple[str, str]:
@@ -256,7 +249,7 @@ class Cluster:
     def _submit(self, jobs: list[QueuedJob], teacher_runs: tuple[str, ...]) -> None:
         from slurm.entry import run
 
-        name = f"kd-{self.queue_file.stem}-{uuid.uuid4().hex[:8]}"
+        name = new_name(self.queue_file)
         folder = self.store.jobs / name
         self.store.jobs.mkdir(parents=True, exist_ok=True)
         with ownership.writable_by_owner_alone():
@@ -376,7 +369,7 @@ class Cluster:
         unanswered = [array_job for array_job in self._array_jobs.read() if array_job.job_id is None]
         if not unanswered:
             return
-        by_name = {job.name: job.job_id for job in _squeue(unanswered)}
+        by_name = {job.name: job.job_id for job in squeue(unanswered)}
         for array_job in unanswered:
             if array_job.name not in by_name:
                 self._array_jobs.remove(array_job)
@@ -407,10 +400,6 @@ def _private_setup(folder: Path, code: Path) -> list[str]:
             'if [ -n "$others" ]; then echo "refused: others can write to this job\'s code: $others"; exit 1; fi',
         ]
     return lines
-
-
-def _squeue(array_jobs: list[ArrayJob]) -> list[commands.JobState]:
-    return commands.squeue({commands.user(), *(array_job.user for array_job in array_jobs)})
 
 
 def _own_files(store: Store, jobs: list[QueuedJob]) -> list[tuple[str, Path]]:

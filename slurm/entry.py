@@ -53,12 +53,12 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     job, job_order = submitit.JobEnvironment(), JobOrder.from_json(order)
     if job.num_tasks > 1:
         _join(job)
-    log = str(job.paths.stdout)
+    log, store = str(job.paths.stdout), Store(Path(job_order.store))
     if job.global_rank == 0:
-        store = Store(Path(job_order.store))
         _fail_after_max_attempts(store, job_order.run_ids, max_attempts, log)
         if job.num_tasks == 1 and set(job_order.run_ids) <= store.done_ids() | store.failed_ids():
             done.append(True)
+            _tell(store, job)
             return
     with without_garbage_collection():
         from harness.training.job import run_job  # not before: a job may be killed for its memory right here
@@ -67,6 +67,17 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     if not finished and job.global_rank == 0:
         _requeue(job.job_id)
     done.append(True)
+    if finished and job.global_rank == 0:
+        _tell(store, job)
+
+
+def _tell(store: Store, job: Any) -> None:
+    """Tell this job's user what has become of its queue."""
+    from slurm.array_jobs import queue_file_of
+    from slurm.blocked_runs import why_blocked_in_slurm
+    from slurm.notification import tell
+
+    tell(queue_file_of(store, Path(job.paths.folder).name), why_blocked_in_slurm)
 
 
 def _requeue(job_id: str) -> None:

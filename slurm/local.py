@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections import Counter
@@ -24,10 +25,10 @@ from harness.store import files, ownership
 from harness.store.locks import Lock, is_locked
 from harness.store.log_streams import error_at_end, open_log_streams
 from harness.store.store import Store
-from slurm import missing_teachers, processes
+from slurm import missing_teachers, notification, processes
 from slurm.fork_server import ForkServer
 from slurm.module_command import module_command
-from slurm.queue import Queue, QueuedJob
+from slurm.queue import Queue, QueuedJob, told_file
 
 MAX_STARTS = 3  # of a run whose process dies without a result (killed, out of memory) before it counts as failed
 POLL_SECONDS = 0.05
@@ -159,6 +160,7 @@ class Dispatcher:
             if ended or time.monotonic() >= next_look:
                 self._collect(ended)
                 self._start_ready()
+                self._tell_failure()
                 next_look = time.monotonic() + LOOK_SECONDS
             time.sleep(POLL_SECONDS)
 
@@ -261,6 +263,13 @@ class Dispatcher:
             self.store.write_failure(run_id, "teacher", cause, "", failure.log if failure else "")
         self.failed |= set(run_ids)
 
+    def _tell_failure(self) -> None:
+        """Tell the user of a failure while other jobs go on."""
+        notify = self.queue.notify
+        if notify and self.failed & self.queue.run_ids:
+            if not told_file(self.queue_file, notify.submitted, "failed").exists():
+                threading.Thread(target=notification.tell, args=(self.queue_file,)).start()
+
     def _start(self, job: QueuedJob, run_ids: Collection[str]) -> _Running:
         slot = min(set(range(self.queue.max_parallel)) - {r.slot for r in self.running})
         gpu = devices[slot % len(devices)] if (devices := gpus()) else None
@@ -274,12 +283,13 @@ class Dispatcher:
 
 def main() -> None:
     open_log_streams()
+    queue_file = Path(sys.argv[1])
     try:
-        _dispatch(Path(sys.argv[1]))
-    except (UserError, files.DiskFull) as e:
-        sys.exit(one_line(e))  # into the queue's log
-    except OSError as e:
-        sys.exit(system_error(e))
+        _dispatch(queue_file)
+    except (UserError, files.DiskFull, OSError) as e:
+        cause = system_error(e) if isinstance(e, OSError) else one_line(e)
+        notification.tell(queue_file, lambda _: cause)
+        sys.exit(cause)  # into the queue's log
 
 
 def _dispatch(queue_file: Path) -> None:
@@ -291,6 +301,7 @@ def _dispatch(queue_file: Path) -> None:
         lock.release()
         # Asked without the lock: whoever rewrites the queue while it is held starts no other dispatcher.
         if not dispatcher.is_rewritten():
+            notification.tell(queue_file)
             return
 
 

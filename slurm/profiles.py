@@ -11,6 +11,7 @@ from harness.spec import yamlfile
 from harness.spec.recipe import Closed, Finite
 from harness.spec.validation import validate_model
 from slurm import sbatch_options
+from slurm.notify_command import command_problem
 
 FOLDER = Path(__file__).resolve().parent / "profiles"
 
@@ -93,6 +94,7 @@ class Profile(Closed):
     sbatch: dict[str, Annotated[str | int | bool, BeforeValidator(sbatch_options.value)]] = Field(
         {}, description="further sbatch options by their long names"
     )
+    notify: str | None = Field(None, description="a command that [tells how a sweep ends](#told-when-it-ends)")
     signal_seconds: int = Field(
         90, ge=1, description="seconds before the time limit at which a job is signalled to checkpoint"
     )
@@ -145,6 +147,8 @@ def load_profile(name: str) -> Profile:
         changed = {**profile.resources.model_dump(), **rule.resources}
         with collected(mistakes):
             rules.append(validate_model(Resources, changed, document, ("by_size", i, "resources")))
+    if profile.notify is not None and (problem := command_problem(profile.notify)):
+        mistakes.append(document.mistake(("notify",), problem))
     for option, value in profile.sbatch.items():
         with collected(mistakes), document.place(("sbatch", option)):
             sbatch_options.check_option(option, value, profile.resources.model_dump())

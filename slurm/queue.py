@@ -1,5 +1,6 @@
 """Queue files: the jobs of a submitted sweep that are left to train, so that no driver has to stay alive."""
 
+import glob
 import os
 from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
@@ -26,6 +27,11 @@ def cancelled_file(queue_file: Path) -> Path:
     While it exists, nobody who watches the sweep starts lost jobs.
     """
     return queue_file.with_suffix(".cancelled")
+
+
+def told_file(queue_file: Path, submitted: int, event: str) -> Path:
+    """Return the file that exists once the user was told of an event of a submission."""
+    return queue_file.with_suffix(f".told-{event}-{submitted}")
 
 
 def own_queue_file(store: Store, sweep: str, run_ids: Iterable[str]) -> Path:
@@ -112,6 +118,20 @@ def _without_run_ids(job: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class Notification:
+    """The user's command that tells how a submission ends, and what its summary counts."""
+
+    __pydantic_config__ = json_files.CLOSED
+    command: str  # for the shell
+    folder: str  # in which it runs: that of the submission
+    sweep: str
+    runs: Count  # of the whole sweep
+    done: Annotated[int, Field(ge=0)]  # of these, before the submission
+    failed: Annotated[int, Field(ge=0)]  # and not tried again
+    submitted: Count  # nanoseconds since 1970, by which marks of two submissions differ
+
+
+@dataclass(frozen=True)
 class Queue:
     """Jobs in the order in which they should start, and their data."""
 
@@ -124,6 +144,7 @@ class Queue:
     weights: dict[str, WeightsFile]  # by `weights_id`
     cluster: str | None  # a profile's name or file; None: this machine
     keep_best: bool = False  # whether the weights of a run's best epoch are kept too
+    notify: Notification | None = None
 
     @cached_property
     def run_ids(self) -> frozenset[str]:
@@ -134,14 +155,18 @@ class Queue:
         return JobOrder(self.store, tuple(run_ids), self.data, self.weights, self.threads, keep_best=self.keep_best)
 
     def write(self, path: Path) -> None:
-        """Replace the queue file, which only its owner may write to, and forget a cancellation."""
+        """Replace the queue file, which only its owner may write to, and forget a cancellation and what was told."""
         fields = {k: v for k, v in asdict(self).items() if k != "jobs"}
         if not self.keep_best:  # which an earlier harness does not know, whose queue may be at work
             del fields["keep_best"]
+        if not self.notify:  # likewise
+            del fields["notify"]
         path.parent.mkdir(parents=True, exist_ok=True)  # where others may write their own
         with ownership.writable_by_owner_alone():
             files.replace_json(path, {**fields, "packs": [_sealed(_job_json(job), fields) for job in self.jobs]})
         cancelled_file(path).unlink(missing_ok=True)
+        for told in files.entries(path.parent, f"{glob.escape(path.stem)}.told-*"):
+            told.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, path: Path) -> "Queue":

@@ -1,5 +1,7 @@
 """Submission of a sweep: what is left to train, what it will take, and the queue that its jobs come from."""
 
+import os
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from harness.store import ownership
 
 if TYPE_CHECKING:
     from harness.reporting.comparison import Contents
+    from slurm.queue import Notification
 
 LOCAL = "local"
 MOST_CPU_JOBS = 8  # at once on this machine, unless --max-parallel says otherwise
@@ -40,6 +43,7 @@ class Request:
     margin: float | None
     keep_best: bool = False
     tracking: Tracking = field(default_factory=Tracking)
+    notify: str | None = None  # the command that tells how the sweep ends
 
     def plan(self, fetch: bool) -> Planned:
         """Return the sweep's plan; ``fetch``: download given weights whose sha256 is not known.
@@ -79,6 +83,7 @@ class Work:
     at_once: int  # jobs
     estimate: Estimate | None  # None: there is nothing to do
     keep_best: bool = False  # whether the weights of each run's best epoch are kept too
+    notify: str | None = None
 
     @property
     def packs(self) -> int:
@@ -152,7 +157,7 @@ def work_of(request: Request, planned: Planned, retry_failed: bool = False, prob
         at_once = len(jobs)
         costs = PlanCosts(planned, devices.devices(cluster, devices.threads_of_a_job(at_once)), known)
     expected = estimate.estimate(jobs, at_once, costs)
-    return Work(planned, cluster, states, to_do, tuple(jobs), at_once, expected, request.keep_best)
+    return Work(planned, cluster, states, to_do, tuple(jobs), at_once, expected, request.keep_best, request.notify)
 
 
 def check_writable(work: Work) -> None:
@@ -200,6 +205,7 @@ def submit(work: Work) -> Path:
         weights=weights,
         cluster=_named_anywhere(work.cluster),
         keep_best=work.keep_best,
+        notify=_notification(work),
     ).write(queue_file)
     submissions.note_submission(store, planned.name, work.to_do, work.estimate)
     if postponed := backend.backend_of(queue_file).start():
@@ -208,6 +214,16 @@ def submit(work: Work) -> Path:
             "keep watching, or run the sweep again"
         )
     return queue_file
+
+
+def _notification(work: Work) -> "Notification | None":
+    from slurm.queue import Notification
+
+    if work.notify is None:
+        return None
+    counts = work.summary()
+    numbers = counts["runs"], counts["done"], counts["failed"]
+    return Notification(work.notify, os.getcwd(), work.planned.name, *numbers, time.time_ns())
 
 
 def _named_anywhere(cluster: str) -> str | None:

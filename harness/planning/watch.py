@@ -18,6 +18,8 @@ from harness.planning.queues import OpenQueue, Queues
 from harness.planning.sweep_progress import SweepProgress
 from harness.store import files
 from harness.store.failure_causes import signature
+from slurm import notification
+from slurm.blocked_runs import why_blocked
 from slurm.queue import cancelled_file
 
 REFRESH_SECONDS = 0.5
@@ -53,6 +55,8 @@ def watch(planned: Planned, queues: Queues, restart: bool, part: str = "", table
             for line in news(progress, stderr.width if stderr.is_terminal else None):
                 stderr.print(encodable(line, stderr.encoding), soft_wrap=not stderr.is_terminal)
             restarts = 0 if progress.settled else restarts
+            if restart:
+                tell_news(progress, queues.opened[-1])
             elapsed = max(0.0, time.time() - progress.began)
             drawn = screen(progress, elapsed, part, stderr.width - _ECHO, stderr.height - 1)
             live.update(encodable(drawn, stderr.encoding), refresh=True)
@@ -62,12 +66,18 @@ def watch(planned: Planned, queues: Queues, restart: bool, part: str = "", table
             is_between_rounds = planned.plan.sweep.tune and last_work and now - last_work < ROUND_SECONDS
             lost = progress.open - queues.with_job - set(progress.running)
             if not progress.open and not is_between_rounds:
+                if restart:
+                    notification.tell(queues.opened[-1].path)
                 break
             if lost and restart and restarts < RESTARTS and not cancelled_file(queues.opened[-1].path).exists():
                 restarts += queues.opened[-1].jobs.start() < len(lost)  # not counted when the cluster takes none now
                 time.sleep(1)
             elif lost == progress.open and not is_between_rounds:
-                stderr.print(Text(_why_nothing_trains(planned, queues.opened, len(lost), restart)), soft_wrap=True)
+                stderr.print(
+                    Text(why := _why_nothing_trains(planned, queues.opened, len(lost), restart)), soft_wrap=True
+                )
+                if restart:
+                    notification.tell(queues.opened[-1].path, lambda _: why)
                 break
             if now >= next_line and (not stderr.is_terminal or stderr.is_dumb_terminal):
                 next_line = now + LINE_SECONDS
@@ -107,6 +117,15 @@ def news(progress: SweepProgress, width: int | None) -> list[Text]:
             result = "diverged" if score is None else f"{progress.task.shown} {score:.2f} %"
             lines.append(Text(f"{head}: {result}"))
     return lines
+
+
+def tell_news(progress: SweepProgress, opened: OpenQueue) -> None:
+    """Tell the user's command of a failure, or that SLURM holds all that could start."""
+    if not opened.queue.notify:
+        return
+    held = "" if progress.running else why_blocked(opened.queue, opened.jobs, restarts=True)
+    if held or any(progress.states[run_id] == "failed" for run_id in progress.settled):
+        notification.tell(opened.path, lambda _: held)
 
 
 def encodable(text: Text, encoding: str) -> Text:

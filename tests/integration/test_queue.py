@@ -91,18 +91,19 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(with_teach
 
 
 def test_a_retry_starts_while_others_still_train(with_teacher: Bench) -> None:
-    """A dispatcher that started before the retry reads it."""
+    """A dispatcher that started before the retry reads it. What happens is told though nobody watches."""
     with_teacher.sweep = {**SWEEP, "methods": {"bad": {"use": f"{USER_METHODS}:Raises"}, **SLOW}, "seeds": [0, 1]}
     bad, slow = ([with_teacher.cells()[m, seed].run_id for seed in (0, 1)] for m in ("bad", "slow"))
     (with_teacher.folder / "raise-at").write_text("3")
     slow_down(with_teacher, 0.02)
-    with_teacher.run("sweep", "--detach", "--max-parallel", "1")
+    notify = ("--notify", "cat >> told")
+    with_teacher.run("sweep", "--detach", "--max-parallel", "1", *notify)
     until(with_teacher.store.record(slow[0]).exists)
     slow_down(with_teacher, 0.5)
     until(lambda: in_training(with_teacher, slow[1]) and set(bad) == with_teacher.store.failed_ids())
     pid = dispatcher(with_teacher)
     (with_teacher.folder / "raise-at").unlink()
-    rerun = with_teacher.run("sweep", "--retry-failed", "--detach", "--max-parallel", "2")
+    rerun = with_teacher.run("sweep", "--retry-failed", "--detach", "--max-parallel", "2", *notify)
     assert rerun.returncode == 0, rerun.stderr
     until(with_teacher.store.record(bad[0]).exists)
     assert dispatcher(with_teacher) == pid and not with_teacher.store.record(slow[1]).exists(), (
@@ -111,6 +112,10 @@ def test_a_retry_starts_while_others_still_train(with_teacher: Bench) -> None:
     slow_down(with_teacher, 0)
     until(lambda: set(bad + slow) <= with_teacher.store.done_ids())
     assert [len(with_teacher.store.attempts(k)) for k in (*bad, *slow)] == [2, 2, 1, 1]
+    failed, done = until(lambda: len(lines := (with_teacher.folder / "told").read_text().splitlines()) > 1 and lines)
+    assert "digits_net_w8 > digits_net_w4 / tests.support.user_methods:Raises" in failed
+    assert "first failure: " in failed and "this method has a bug; 1 of 5 runs done, 0:0" in failed
+    assert "all done, 5 of 5 runs, 0:0" in done
 
 
 def test_cancel_ends_jobs_whose_queue_is_dead(bench: Bench) -> None:

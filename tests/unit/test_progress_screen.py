@@ -18,10 +18,10 @@ from harness.planning.progress_screen import screen
 from harness.planning.progress_summary import summary_lines
 from harness.planning.queues import Queues
 from harness.planning.sweep_progress import SweepProgress
-from harness.planning.watch import encodable, news, watch
+from harness.planning.watch import encodable, news, tell_news, watch
 from harness.store import files
 from harness.store.locks import Lock
-from slurm.queue import Queue, QueuedJob
+from slurm.queue import Notification, Queue, QueuedJob
 from tests.support.planned_costs import plan, record, runs, teacher
 
 LONG = "a_method_with_a_very_long_name_of_temperature_{}_and_weight"
@@ -182,6 +182,28 @@ def test_the_summary_says_what_has_become_of_all(tmp_path: Path, capsys: pytest.
     begin = time.monotonic()
     watch(planned, queues, restart=True)
     assert time.monotonic() - begin < 10 and lines[0] in capsys.readouterr().err, "of a finished sweep, at once"
+
+
+def test_a_watcher_tells_a_failure_at_once_and_that_it_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress, queues, write = queued(tmp_path)
+    queues.update()
+    notify = Notification("cat >> told", str(tmp_path), "small", 3, 0, 0, time.time_ns())
+    write(replace(queues.opened[-1].queue, notify=notify))
+    queues = Queues.of(queues.opened[-1].path)
+    queues.update()
+    progress.store.write_failure(runs(progress.planned)[1], "code", "ValueError: no", "", "log")
+    progress.update(queues)
+    tell_news(progress, queues.opened[-1])
+    (failed,) = (tmp_path / "told").read_text().splitlines()
+    assert "first failure: digits_net_w8 > digits_net_w4 / kd" in failed
+    monkeypatch.setattr("harness.planning.watch.RESTARTS", 0)
+    watch(progress.planned, queues, restart=False)
+    assert (tmp_path / "told").read_text().count("\n") == 1, "who only looks tells nothing"
+    watch(progress.planned, queues, restart=True)
+    _, stuck = (tmp_path / "told").read_text().splitlines()
+    assert "stuck: 0 of 3 runs done, 1 failed, 2 left: nothing trains the remaining 2 runs" in stuck
 
 
 def test_the_screen_leaves_room_for_what_ctrl_c_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ pytestmark = ON_SLURM
 
 def test_a_failing_teacher_fails_its_students_and_can_be_tried_again(bench: ClusterBench, finished: Bench) -> None:
     bench.sweep = {**small(0), "methods": {m: SWEEP["methods"][m] for m in ("student", "kd")}}
-    bench.sbatch = {"hold": True}
+    bench.sbatch, bench.profile = {"hold": True}, {"notify": "cat >> told"}
     teacher, kd = teacher_run(bench), bench.cells()["kd", 0].run_id
     assert bench.run("sweep", "--detach").returncode == 0
     (bench.store.run(teacher) / "science.json").write_text("{")
@@ -31,11 +31,17 @@ def test_a_failing_teacher_fails_its_students_and_can_be_tried_again(bench: Clus
     assert f"its teacher's run {teacher} failed" in failure.cause
     assert bench.attempts(kd) == 1
     assert "2 failed, 2 causes" in bench.run("status", "--failures").stdout
+    failed, stuck = (bench.folder / "told").read_text().splitlines()
+    assert "on cluster my: first failure: digits_net_w8" in failed, "by the teacher's job, and not by the student's"
+    assert "small on cluster my: stuck: 1 of 3 runs done, 2 failed, 0:0" in stuck, "by the job that was the last"
 
     rerun = bench.run("sweep", "--retry-failed")
     assert rerun.returncode == 0, rerun.stderr
     recorded_once(bench)
     same_end(bench, finished, "student", "kd")
+    until(lambda: not bench.jobs_left())
+    *_, done = told = (bench.folder / "told").read_text().splitlines()
+    assert len(told) == 3 and "small on cluster my: all done, 3 of 3 runs, 0:0" in done
 
 
 def test_a_code_error_is_not_retried_until_asked_for(with_teacher: ClusterBench, finished: Bench) -> None:
