@@ -63,7 +63,9 @@ def _short(value: float) -> str:
 
 def notes(classes: Sequence[JobClass], not_answered: str) -> list[str]:
     """Return what the table's numbers are, and which classes have too few jobs for advice."""
-    texts = [f"Accounting: {not_answered}. The numbers are from the records."] * bool(not_answered)
+    texts = [f"SLURM's accounting did not answer ({not_answered}): the numbers are from the records."] * bool(
+        not_answered
+    )
     texts.append(
         "Minutes: of finished jobs, each with all its starts. GB: on a node, at most. Cores: of each process, on "
         f"average. {UNKNOWN}: not known."
