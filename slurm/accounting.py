@@ -1,4 +1,4 @@
-"""What SLURM's accounting says of the time, memory, cores and GPUs that jobs have used."""
+"""SLURM's accounting: the time, memory, cores and GPUs that jobs have asked for and used."""
 
 import re
 from collections.abc import Iterable, Iterator

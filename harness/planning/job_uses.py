@@ -1,4 +1,4 @@
-"""What the jobs of a sweep asked for and used: from SLURM's accounting where it knows them, else from the records."""
+"""The use of time, memory, cores and GPUs by a sweep's jobs: from SLURM's accounting, or else from the records."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ from slurm import accounting
 from slurm.accounting import Allocation
 from slurm.array_jobs import ArrayJob, ArrayJobs
 
-_COLUMNS = (*dict.fromkeys((*JOB_COLUMNS, "hardware", "threads", "processes", "peak_memory_bytes")),)
+_COLUMNS = (*JOB_COLUMNS, "hardware", "threads", "processes", "peak_memory_bytes")
 
 
 class JobUses(NamedTuple):
@@ -52,12 +52,12 @@ def job_uses(planned: Planned) -> JobUses:
     rows = records.read_records(planned.store, own, _COLUMNS)
     row_of = {row["run_id"]: row for row in rows.to_pylist()}
     accounted = {k for work in works for k in work.run_ids}
-    of_jobs = dict(zip(rows.column("run_id").to_pylist(), jobs(rows).index.tolist(), strict=True))
-    seconds = jobs(rows).seconds
-    others = grouped((k for k in row_of if k not in accounted), key=of_jobs.__getitem__)
+    of_jobs = jobs(rows)
+    job_of = dict(zip(rows.column("run_id").to_pylist(), of_jobs.index.tolist(), strict=True))
+    others = grouped((k for k in row_of if k not in accounted), key=job_of.__getitem__)
     uses = [_accounted_use(planned.plan, work, [row_of[k] for k in work.run_ids if k in row_of]) for work in works]
     uses += [
-        _recorded_use(planned.plan, [row_of[k] for k in run_ids], float(seconds[job]))
+        _recorded_use(planned.plan, [row_of[k] for k in run_ids], float(of_jobs.seconds[job]))
         for job, run_ids in others.items()
     ]
     return JobUses(uses, not_answered)

@@ -1,4 +1,4 @@
-"""The efficiency of jobs: what those of a kind asked for and used, and what to ask for next time."""
+"""The efficiency of jobs: resources that those of a kind asked for and used, and those to ask for next time."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class JobUse:
-    """What one job asked for and used, in all its starts together. None: not known."""
+    """The resources that one job asked for and used, in all its starts together. None: not known."""
 
     student: str
     teacher: str | None
@@ -48,7 +48,7 @@ class JobUse:
 
 
 class Advice(NamedTuple):
-    """What to ask for next time; None: not known."""
+    """The resources to ask for next time; None: not known."""
 
     time_minutes: int | None
     mem_gb: int | None
@@ -125,7 +125,7 @@ class JobClass:
 
     @property
     def advice(self) -> Advice | None:
-        """What to ask for next time; None: too few jobs have finished."""
+        """The resources to ask for next time; None: too few jobs have finished."""
         if len(self.finished) < LEAST_JOBS:
             return None
         minutes = max(MARGIN * _covering(self.minutes), self.minutes[-1] + SIGNAL_MINUTES)

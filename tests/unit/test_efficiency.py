@@ -1,4 +1,4 @@
-"""What jobs asked for and used: lines of sacct, records without it, and the advice that follows."""
+"""The use of jobs: lines of sacct, records where there are none, and the advice that follows."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The efficiency of jobs as text: what they asked for and used, and a profile's ``by_size`` for next time."""
+"""The efficiency of jobs as text: a table of what they asked for and used, and lines for a profile."""
 
 import json
 from collections.abc import Sequence
