@@ -56,6 +56,15 @@ def sacct(job_ids: list[str]) -> list[JobState]:
     return [JobState(job_id, name, (state.split() or ["UNKNOWN"])[0], reason) for job_id, name, state, reason in rows]
 
 
+def sacct_lines(*options: str) -> list[str]:
+    """Return the lines of a table of the accounting, with ``|`` between columns and memory in the units it is kept in.
+
+    Raises:
+        UserError: the cluster has no accounting, or it does not answer.
+    """
+    return _output("sacct", "--noheader", "--parsable2", "--noconvert", *options).splitlines()
+
+
 def limits() -> Limits:
     """Return the limits that the cluster is configured with."""
     lines = (line.partition("=") for line in _output("scontrol", "show", "config").splitlines())

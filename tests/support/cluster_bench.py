@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 import yaml
 
+from slurm.accounting import Allocation, allocations
 from slurm.loopback import Loopback, packages
 from tests.support.bench import SWEEP, USER_METHODS, Bench, until
 from tests.support.cli import PATIENCE
@@ -118,6 +119,16 @@ class ClusterBench(Bench):
         """Return label -> its row in ``status --json``, run in this process: tests wait for what it says."""
         with mock.patch.dict(os.environ, self._process_options()["env"]):
             return {row["label"]: row for row in json.loads(self.call("status", "--json").out)}
+
+    def efficiency(self) -> dict[str, Any]:
+        """Return what ``report --efficiency --json`` prints, run in this process."""
+        with mock.patch.dict(os.environ, self._process_options()["env"]):
+            return json.loads(self.call("report", "--efficiency", "--json").out)
+
+    def allocations(self) -> list[Allocation]:
+        """Return what the accounting says of all starts of submitted jobs that have ended."""
+        with mock.patch.dict(os.environ, self._process_options()["env"]):
+            return allocations(note["job_id"] for note in self.submissions().values())
 
     def node_of(self, job: str) -> str:
         return self.cluster.client("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()

@@ -8,11 +8,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from harness.errors import printable
 from harness.reporting import transfer
 from harness.reporting.comparison import Comparison
+from harness.reporting.efficiency import JobClass
 from harness.reporting.failed_runs import FailedRuns, say_failures
 from harness.reporting.paper.terminal import paper_lines
-from harness.reporting.tables import formats, gap, table_folder, terminal, text
+from harness.reporting.tables import efficiency, formats, gap, table_folder, terminal, text
 from harness.reporting.tables.terminal import TIED
 from harness.reporting.tuning import tuning_text
 from harness.store.store import Store
@@ -114,6 +116,19 @@ def print_gap(tables: Sequence[gap.GapTable], as_terminal: bool) -> None:
         _print_lines(terminal.gap_lines(tables, _width()))
     else:
         sys.stdout.write(gap.markdown(tables))
+
+
+def print_efficiency(classes: Sequence[JobClass], not_answered: str, as_terminal: bool) -> None:
+    """Print what jobs asked for and used, and a profile's lines for next time, fitted to a terminal or as Markdown.
+
+    ``not_answered``: why SLURM's accounting is missing in it; "" where it is not.
+    """
+    if not as_terminal:
+        sys.stdout.write(efficiency.markdown(classes, not_answered))
+        return
+    notes, profile = efficiency.notes(classes, not_answered), efficiency.profile_lines(classes)
+    table = terminal.section_lines(efficiency.table_lines(classes), notes, _width())
+    _print_lines(chain(table, [Text()] * bool(profile), (Text(printable(line)) for line in profile)))
 
 
 def _console() -> Console:

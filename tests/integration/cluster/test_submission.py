@@ -25,6 +25,15 @@ def test_the_bits_of_a_local_run_and_every_record_once(bench: ClusterBench, fini
     first, second = sorted(bench.submissions().values(), key=lambda note: int(note["job_id"]))
     assert [len(note["packs"]) for note in (first, second)] == [1, 2], "the teacher; an array of its students"
     assert "3 packs, 3 jobs at a time" in result.stderr
+    until(lambda: bench.efficiency()["classes"][-1]["finished"] == 2)  # accounting learns of an end a moment later
+    teacher, students = bench.efficiency()["classes"]
+    assert (teacher["source"], students["source"], students["starts"]) == ("accounting", "accounting", 2)
+    asked = {"time_minutes": 10, "mem_gb": 1.0, "nodes": 1, "processes": 1, "cpus_per_task": 1, "gpus": 0}
+    assert students["asked"] == asked and students["ends"] == {}
+    assert 0.1 < students["used"]["most_gb"] < 1 and 0 < students["used"]["mean_cores"] < 1.5
+    assert all(10**8 < (start.peak_memory or 0) < 10**9 for start in bench.allocations()), "from SLURM, not a record"
+    seconds = [bench.row(k)["cost_total_s"] for k in bench.plan().plan.runs]
+    assert students["used"]["most_minutes"] * 60 > max(seconds) and students["advice"] is None, "two are too few"
 
 
 def test_several_seeds_in_one_task(bench: ClusterBench, finished: Bench) -> None:
@@ -174,6 +183,9 @@ def test_detached_shown_cancelled_and_resumed_without_accounting(with_teacher: C
         assert "ended the jobs of 1 queue" in with_teacher.run("status", "--cancel").stderr
         until(lambda: not with_teacher.jobs_left())
         assert with_teacher.states()[label]["state"] == "to do", "nothing is known of jobs that have ended"
+        efficiency = with_teacher.efficiency()
+        assert efficiency["not_answered"].startswith("sacct: ")
+        assert [(each["source"], each["jobs"]) for each in efficiency["classes"]] == [("records", 1)], "the teacher"
     finally:
         with_teacher.cluster.start_accounting()
     until(lambda: with_teacher.states()[label]["state"] == "cancelled")

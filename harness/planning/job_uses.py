@@ -1,0 +1,143 @@
+"""The use of time, memory, cores and GPUs by a sweep's jobs: from SLURM's accounting, or else from the records."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from harness.errors import UserError
+from harness.hardware import is_gpu
+from harness.planning.cost.history import JOB_COLUMNS, jobs
+from harness.planning.plan import Planned
+from harness.reporting.efficiency import Asked, JobUse
+from harness.spec.lines import grouped
+from harness.spec.sweep_plan import Plan
+from harness.store import records
+from slurm import accounting
+from slurm.accounting import Allocation
+from slurm.array_jobs import ArrayJob, ArrayJobs
+
+_COLUMNS = (*JOB_COLUMNS, "hardware", "threads", "processes", "peak_memory_bytes")
+
+
+class JobUses(NamedTuple):
+    """The use of each job, and why accounting that was asked did not answer; "" where it did."""
+
+    jobs: list[JobUse]
+    not_answered: str
+
+
+@dataclass
+class _Work:
+    """Runs that a job trains, or several in turn where the first ended too early."""
+
+    run_ids: set[str] = field(default_factory=set)
+    starts: list[Allocation] = field(default_factory=list)
+
+
+def job_uses(planned: Planned) -> JobUses:
+    """Return the use of every job that has trained runs of a plan and has ended.
+
+    Raises:
+        UserError: a damaged record, or a damaged note of a submission.
+    """
+    own = planned.plan.runs.keys()
+    notes = [note for note in ArrayJobs(planned.store).read() if not own.isdisjoint(k for p in note.packs for k in p)]
+    starts, not_answered = list[Allocation](), ""
+    try:
+        starts = accounting.allocations(note.job_id for note in notes if note.job_id)
+    except UserError as e:
+        not_answered = str(e)
+    works = _works(notes, starts, own)
+    rows = records.read_records(planned.store, own, _COLUMNS)
+    row_of = {row["run_id"]: row for row in rows.to_pylist()}
+    accounted = {k for work in works for k in work.run_ids}
+    of_jobs = jobs(rows)
+    job_of = dict(zip(rows.column("run_id").to_pylist(), of_jobs.index.tolist(), strict=True))
+    others = grouped((k for k in row_of if k not in accounted), key=job_of.__getitem__)
+    uses = [_accounted_use(planned.plan, work, [row_of[k] for k in work.run_ids if k in row_of]) for work in works]
+    uses += [
+        _recorded_use(planned.plan, [row_of[k] for k in run_ids], float(of_jobs.seconds[job]))
+        for job, run_ids in others.items()
+    ]
+    return JobUses(uses, not_answered)
+
+
+def _works(notes: Sequence[ArrayJob], starts: Sequence[Allocation], own: Collection[str]) -> list[_Work]:
+    """Return the works of array tasks that accounting knows, as far as runs are a plan's ``own``.
+
+    Where a task trained what an earlier one had not finished, both are one work.
+    """
+    by_task = grouped(starts, key=lambda start: (start.name, start.job_id))  # SLURM may use a job's number again
+    works: list[_Work] = []
+    work_of: dict[str, _Work] = {}
+    for note in notes:
+        for i, pack in enumerate(note.packs):
+            run_ids = {k for k in pack if k in own}
+            task = by_task.get((note.name, note.task(i)), [])
+            if not run_ids or not task:
+                continue
+            work = next((work_of[k] for k in run_ids if k in work_of), None)
+            if work is None:
+                works.append(work := _Work())
+            work.run_ids |= run_ids
+            work.starts += task
+            work_of |= dict.fromkeys(run_ids, work)
+    return works
+
+
+def _accounted_use(plan: Plan, work: _Work, rows: Sequence[Mapping[str, Any]]) -> JobUse:
+    last, seconds = work.starts[-1], sum(start.seconds for start in work.starts)
+    processes = max(start.processes for start in work.starts)
+    peaks = [start.peak_memory for start in work.starts if start.peak_memory]
+    # SLURM looks at the memory now and then, and may miss the peak that a process knows of itself.
+    peaks += [row["peak_memory_bytes"] * -(-processes // last.nodes) for row in rows if not is_gpu(row["hardware"])]
+    measured = [(start.cpu_seconds, start.seconds) for start in work.starts if start.cpu_seconds]
+    busy = [(start.gpu_percent, start.seconds) for start in work.starts if start.gpu_percent is not None]
+    return JobUse(
+        **_models(plan, work.run_ids),
+        asked=Asked(
+            minutes=last.limit_seconds // 60 if last.limit_seconds else None,
+            memory=last.memory,
+            nodes=last.nodes,
+            processes=processes,
+            cores=last.cores // processes if last.cores else None,
+            gpus=last.gpus,
+        ),
+        finished=last.state == "COMPLETED" and len(rows) == len(work.run_ids),
+        seconds=seconds,
+        memory=max(peaks, default=None),
+        cores=sum(cpu for cpu, _ in measured) / sum(s for _, s in measured) / processes if measured else None,
+        gpu_percent=sum(percent * s for percent, s in busy) / sum(s for _, s in busy) if busy else None,
+        starts=len(work.starts),
+        ends=Counter(start.state for start in work.starts if start.state != "COMPLETED"),
+        source="accounting",
+    )
+
+
+def _recorded_use(plan: Plan, rows: Sequence[Mapping[str, Any]], seconds: float) -> JobUse:
+    row = rows[0]
+    gpu, processes = is_gpu(row["hardware"]), row["processes"]
+    # A record's memory is the GPU's where there is one, and of one process.
+    memory = max(row["peak_memory_bytes"] for row in rows) if not gpu and processes == 1 else None
+    return JobUse(
+        **_models(plan, [row["run_id"] for row in rows]),
+        asked=Asked(None, None, None, processes, row["threads"], processes if gpu else 0),
+        finished=True,
+        seconds=seconds,
+        memory=memory,
+        cores=None,
+        gpu_percent=None,
+        starts=max(row["attempts"] for row in rows),
+        ends=Counter(),
+        source="records",
+    )
+
+
+def _models(plan: Plan, run_ids: Collection[str]) -> dict[str, Any]:
+    sciences = [plan.runs[k].science for k in run_ids]
+    return {
+        "student": sciences[0].student,
+        "teacher": next((science.teacher_model for science in sciences if science.teacher), None),
+        "packs": len({science.seed for science in sciences}),
+    }
