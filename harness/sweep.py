@@ -139,6 +139,11 @@ def sweep(
             print(at_words(work.text(), sys.stdout))
         else:
             say(work.text())
+    if work.to_do and not only:
+        from harness.planning.store_sweeps import note_of_other_runs
+
+        if note := note_of_other_runs(planned, options.command_for("status", None, results)):
+            say(note)
     if plan:
         if json_:
             print(json.dumps({**work.summary(), "run_ids": list(planned.plan.runs)}))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.spec.tasks.classification import TASK as CLASSIFICATION
-from harness.status import _details
+from harness.planning.run_states import details
 from harness.training import checkpoint
 from tests.support.bench import EPOCHS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run
 from tests.support.interruptions import killed_at, same_end
@@ -109,7 +109,7 @@ def test_progress_has_the_stage(with_teacher: Bench) -> None:
     progress = with_teacher.store.progress(run_id)
     assert (progress["stage"], progress["epoch"], progress["epochs"]) == ("first", 1, 2)
     assert 0.2 < progress["fraction"] < 0.3, "16 steps of 60"
-    assert next(_details(progress, CLASSIFICATION)) == "first stage, epoch 2/2"
+    assert next(details(progress, CLASSIFICATION)) == "first stage, epoch 2/2"
 
 
 def test_the_main_stage_sees_what_it_sees_without_a_first(with_teacher: Bench) -> None:

@@ -121,7 +121,7 @@ def test_watch_follows_the_queue_of_a_selection_and_one_that_is_started_later(
     assert watched.err.isascii() and watched.err.replace("\n", "").isprintable(), "without control codes"
     assert "small: 3 of 3 runs done\n" in watched.err and "python -m harness.report" in watched.err
     again = run_command("status", file, "--results", file.parent / "results", "--watch")
-    assert again.code == 0 and again.err.startswith("small: 3 of 3 runs done\n"), "of a finished sweep, at once"
+    assert again.code == 0 and again.err.startswith("small is finished: 3 of 3 runs done\n"), "at once"
 
 
 def test_watch_follows_a_tuning_of_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
