@@ -16,10 +16,10 @@ from harness.planning.queues import OpenQueue, open_queue
 from harness.planning.run_states import ACTIVE, Row, RunStates, counts_text, row_texts
 from harness.spec.science import Science
 from harness.spec.sweep_plan import science_labels
-from harness.spec.tasks import TaskInfo
+from harness.spec.tasks import TaskInfo, classification
 from harness.store import json_files, ownership
 from harness.store.store import Store
-from slurm.queue import Queue
+from slurm.queue import Queue, QueuedJob, QueuedRun
 
 # A selection (`--only`, `--set`) and a tuning have marks of their own after the sweep's name.
 _QUEUE_NAME = re.compile(r"(.+?)(-[0-9a-f]{6})?(-tuning)?-[0-9a-f]{8}")
@@ -35,7 +35,7 @@ class StoreSweep:
     active: list[Row]  # runs in training and waiting ones
     since: float  # the first start of a queue with open runs, in seconds since 1970
     users: tuple[str, ...]  # who started these queues
-    task: TaskInfo | None  # None: no science of an active run can be read
+    task: TaskInfo
 
     @property
     def is_finished(self) -> bool:
@@ -86,11 +86,12 @@ class StoreSweeps:
         sciences = dict(_sciences(self.store, (row["run_id"] for row in active)))
         teachers = {k for *_, queue in queues for job in queue.jobs for k in job.all_needs}
         labels = science_labels(sciences, teachers)
+        names = {run.run_id: _name(job, run) for *_, queue in queues for job in queue.jobs for run in job.runs}
         for row in active:
-            row["label"] = labels.get(row["run_id"], "?")
+            row["label"] = labels.get(row["run_id"]) or names[row["run_id"]]
         since = min((version for _, version in own), default=0) / 1e9
         users = tuple(dict.fromkeys(_owner(path) for path, _ in own))
-        task = next((science.dataset.info.task for science in sciences.values()), None)
+        task = next((science.dataset.info.task for science in sciences.values()), classification.TASK)
         counts.update(row["state"] for row in rows)
         return StoreSweep(name, counts, active, since, users, task)
 
@@ -103,10 +104,9 @@ def overview(sweeps: Iterable[StoreSweep]) -> Iterator[tuple[str, int]]:
     for sweep in sweeps:
         if not sweep.is_finished:
             yield sweep.head(), 2
-        if sweep.task:
-            yield from ((f"  {text}", hang) for text, hang in row_texts(sweep.active, sweep.task))
+        yield from ((f"  {text}", hang) for text, hang in row_texts(sweep.active, sweep.task))
     if finished := sum(sweep.is_finished for sweep in sweeps):
-        yield f"{finished} finished {'sweep' if finished == 1 else 'sweeps'}", 2
+        yield plural(finished, "finished sweep"), 2
 
 
 def note_of_other_runs(planned: Planned, command: str) -> str:
@@ -140,6 +140,11 @@ def _sciences(store: Store, run_ids: Iterable[str]) -> Iterator[tuple[str, Scien
             yield run_id, store.read_science(run_id)
         except (UserError, OSError) as e:
             json_files.print_note(str(e))
+
+
+def _name(job: QueuedJob, run: QueuedRun) -> str:
+    """Return what a queue knows of a run, whose science may be unreadable."""
+    return f"{job.teacher} > {job.student} / {run.method}" if run.has_teacher else f"{job.student} / {run.method}"
 
 
 def _owner(path: Path) -> str:

@@ -57,8 +57,8 @@ def _ended(store: Store, before: list[StoreSweep], now: list[StoreSweep]) -> Ite
             continue
         result = "has no job any more"
         if run_id in done:
-            score = store.progress(run_id).get(sweep.task.score) if sweep.task else None
-            result = "done" if score is None or not sweep.task else f"{sweep.task.shown} {percent(score)}"
+            score = store.progress(run_id).get(sweep.task.score)
+            result = "diverged" if score is None else f"{sweep.task.shown} {percent(score)}"
         elif run_id in failed:
             failure = store.failure(run_id)
             result = f"FAILED: {failure.cause if failure else '?'}"

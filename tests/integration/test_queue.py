@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tests.support.bench import SWEEP, USER_METHODS, Bench, teacher_run, until
-from tests.support.cli import PATIENCE
+from tests.support.cli import PATIENCE, run_command
 from tests.support.interruptions import same_end
 from tests.support.pickles import Calls
 
@@ -76,11 +76,15 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(with_teach
     state = with_teacher.states()[label]
     assert state["state"] == "running" and state["epochs"] == 3
     assert "running" in with_teacher.run("status").stdout
+    of_store = run_command("status", "--results", with_teacher.store.root).out
+    assert f"\n  {kd}  running  digits_net_w8 > digits_net_w4 / kd / seed 0  epoch " in of_store
 
     cancelled = with_teacher.run("status", "--cancel")
     assert cancelled.returncode == 0 and "ended the jobs of 1 queue" in cancelled.stderr
     until(lambda: not with_teacher.store.is_running(kd))
     assert with_teacher.states()[label]["state"] == "to do"
+    of_store = run_command("status", "--results", with_teacher.store.root).out
+    assert of_store.startswith("nothing runs or waits\nsmall: 3 to do; started ")
     assert "nothing is running" in with_teacher.run("status", "--cancel").stderr
 
     slow_down(with_teacher, 0)
