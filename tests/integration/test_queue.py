@@ -65,7 +65,7 @@ def test_two_sweeps_of_different_files_train_a_common_run_once(with_teacher: Ben
 def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(with_teacher: Bench, finished: Bench) -> None:
     with_teacher.sweep = {**SWEEP, "methods": {"kd": {}, "crd": SWEEP["methods"]["crd"], **SLOW}, "seeds": [0]}
     kd = with_teacher.cells()["kd", 0].run_id
-    slow_down(with_teacher, 0.3)
+    slow_down(with_teacher, 1.0)
     sweep = with_teacher.start("sweep")
     until(lambda: in_training(with_teacher, kd))
     os.killpg(sweep.pid, signal.SIGINT)
