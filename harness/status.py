@@ -1,31 +1,32 @@
-"""``python -m harness.status``: the states of a sweep's runs."""
+"""``python -m harness.status``: the states of a sweep's runs, or of all that runs in a store."""
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from shutil import copyfileobj
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.console import options
-from harness.console.terminal import at_words, duration, say
+from harness.console.terminal import at_words, say
 from harness.errors import UserError, collected, printable, printable_lines, raise_mistakes, shorten
 from harness.phrases import plural
 from harness.store.failure_causes import by_cause
 
 if TYPE_CHECKING:
     from harness.planning.plan import Planned
-    from harness.spec.tasks import TaskInfo
-    from slurm.backend import Backend
+    from harness.planning.run_states import RunStates
+    from harness.store.store import Store
 
 
 def status(
-    file: options.SweepFile,
+    file: Annotated[
+        Path | None, typer.Argument(help="A sweep file (default: all that runs or waits in the store).")
+    ] = None,
     results: options.Results = Path("results"),
     data: options.Data = None,
     set_: options.Set = [],  # noqa: B006
@@ -37,8 +38,8 @@ def status(
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Print the latest log of a run: its id, or the start of it, as in the list. Characters that could "
-            "command a terminal are printed as escapes, also to a file.",
+            help="Print the latest log of a run: its id, or the start of it, as in the list; no file is needed. "
+            "Characters that could command a terminal are printed as escapes, also to a file.",
         ),
     ] = None,
     failures: Annotated[
@@ -51,6 +52,9 @@ def status(
 ) -> None:
     """Show the state of every run of a sweep: to do, pending, running, done or failed.
 
+    Without a file, show all that runs or waits in the store (--results), by sweep: also runs of a file that has been
+    edited since, and of other selections.
+
     A done run that diverged is marked. A pending run is shown with SLURM's reason, a running one with its epoch and
     accuracy. On a cluster, a run without a job is shown with the way its last job ended: timed out, preempted, node
     failed, out of memory, cancelled, lost.
@@ -59,32 +63,84 @@ def status(
 
     Exit code: 0 also when runs have failed, 2 wrong input.
     """
+    if json_ and (watch or cancel or logs is not None):
+        raise UserError("--json goes with the runs' states and with --failures, not with --watch, --cancel or --logs")
+    if file is None:
+        _of_store(results, data, set_, only, watch, logs, failures, cancel, json_)
+        return
     from harness.planning.plan import plan_sweep
-    from harness.planning.queues import Queues, queue_files
-    from slurm import backend
+    from harness.planning.queues import Queues, open_queue, queue_files
+    from harness.planning.store_sweeps import note_of_other_runs
 
     planned = plan_sweep(file, results, data, set_, only)
     planned.say_missing_store()
     planned.say_tuned()
-    if json_ and (watch or cancel or logs is not None):
-        raise UserError("--json goes with the runs' states and with --failures, not with --watch, --cancel or --logs")
+    command = options.command_for("status", None, results)
+    if not (only or cancel or failures or logs is not None) and (note := note_of_other_runs(planned, command)):
+        say(note)
     if cancel:
         _cancel(planned, queue_files(planned, alone=True))
     elif logs is not None:
-        _print_log(planned, logs)
+        _print_log(planned.store, logs, planned.plan.runs)
     elif failures:
-        _print_failures(planned, json_)
+        labels = _trials(planned) | {run_id: run.label for run_id, run in planned.plan.runs.items()}
+        _print_failures(planned.store, labels, json_)
     elif watch:
         from harness.planning.watch import watch as follow
 
         try:
             follow(planned, Queues(lambda: _readable(queue_files(planned))), restart=False)
         except KeyboardInterrupt:
-            say("stopped watching; the jobs continue")
-            raise typer.Exit(130) from None
+            _stop_watching()
         say(f"table: {options.command_for('report', file, results, set_, only)}")
     else:
-        _print_states(planned, [backend.backend_of(q) for q in _readable(queue_files(planned))], json_)
+        from harness.planning.run_states import RunStates
+
+        opened = [open_queue(path) for path in _readable(queue_files(planned))]
+        _print_states(planned, RunStates(planned.store, opened), json_)
+
+
+def _of_store(
+    results: Path, data: Path | None, set_: list[str], only: list[str], watch: bool, logs: str | None, failures: bool,
+    cancel: bool, json_: bool,
+) -> None:  # fmt: skip
+    """Show what runs or waits in a store, whatever sweep it belongs to.
+
+    Raises:
+        UserError: there is no such store, or an option is about a sweep file.
+    """
+    from harness.planning.store_sweeps import StoreSweeps, overview
+    from harness.store.store import Store
+
+    if cancel:
+        raise UserError("--cancel ends the jobs of one sweep: name its file; `status` without a file lists what runs")
+    for option, value in (("--set", set_), ("--only", only), ("--data", data)):
+        if value:
+            raise UserError(f"{option} is about a sweep file: name one, or leave {option} out")
+    store = Store.existing(results)
+    if logs is not None:
+        _print_log(store, logs, store.ordered_ids())
+    elif failures:
+        from harness.planning.store_sweeps import labels_of_runs
+
+        _print_failures(store, labels_of_runs(store, store.failed_ids()), json_)
+    elif watch:
+        from harness.planning.store_watch import watch_store
+
+        try:
+            watch_store(store)
+        except KeyboardInterrupt:
+            _stop_watching()
+    elif json_:
+        print(json.dumps([sweep.to_json() for sweep in StoreSweeps(store).look()]))
+    else:
+        for text, hang in overview(StoreSweeps(store).look()):
+            print(at_words(text, sys.stdout, hang))
+
+
+def _stop_watching() -> None:
+    say("stopped watching; the jobs continue")
+    raise typer.Exit(130) from None
 
 
 def _readable(queues: list[Path]) -> list[Path]:
@@ -165,22 +221,20 @@ def _is_training(planned: "Planned", queue_file: Path) -> bool:
     return False
 
 
-def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) -> None:
-    rows = [_row(planned, backends, run_id, state) for run_id, state in planned.states().items()]
+def _print_states(planned: "Planned", states: "RunStates", json_: bool) -> None:
+    from harness.planning.run_states import count_states, counts_text, row_texts
+
+    runs = planned.plan.runs
+    rows = [states.row(run_id, runs[run_id].label, state) for run_id, state in planned.states().items()]
     done = {row["run_id"] for row in rows if row["state"] == "done"}
     diverged = _diverged(planned, done) if done else done
     rows = [row | ({"diverged": True} if row["run_id"] in diverged else {}) for row in rows]
     if json_:
         print(json.dumps(rows))
         return
-    width = max((len(row["state"]) for row in rows), default=0)
-    for row in rows:
-        details = ", ".join(_details(row, planned.info.task))
-        head = f"{row['run_id']}  {row['state']:{width}}  "
-        print(at_words(printable(f"{head}{row['label']}  {details}".rstrip()), sys.stdout, len(head)))
-    count = Counter(row["state"] for row in rows)
-    counts = [f"{count[state]} {state}" for state in sorted(count, key=_order)]
-    print(", ".join(counts) + (f"; {len(diverged)} of those done diverged" if diverged else ""))
+    for text, hang in row_texts(rows, planned.info.task):
+        print(at_words(text, sys.stdout, hang))
+    print(counts_text(count_states(rows)) + (f"; {len(diverged)} of those done diverged" if diverged else ""))
 
 
 def _diverged(planned: "Planned", done: set[str]) -> set[str]:
@@ -196,55 +250,8 @@ def _diverged(planned: "Planned", done: set[str]) -> set[str]:
     return diverged
 
 
-def _row(planned: "Planned", backends: "list[Backend]", run_id: str, state: str) -> dict[str, Any]:
-    store = planned.store
-    row: dict[str, Any] = {"run_id": run_id, "label": planned.plan.runs[run_id].label, "state": state}
-    if state == "failed" and (failure := store.failure(run_id)):
-        return row | {"kind": failure.kind, "cause": failure.cause}
-    if state != "to do":
-        return row
-    answers = (backend.scheduled(run_id) for backend in backends)
-    row["state"], remark = next((a for a in answers if a[0]), ("to do", ""))
-    started = len(store.attempts(run_id))
-    if store.is_running(run_id):
-        from slurm.queue import WAITS_IN_ITS_JOB
-
-        row["state"], remark = ("running", remark) if started else ("pending", WAITS_IN_ITS_JOB)
-    if remark:
-        row["remark"] = remark
-    if row["state"] == "running" and started:
-        row |= store.progress(run_id)
-    if requeued := started - (row["state"] == "running"):
-        row["requeued"] = max(0, requeued)
-    return row
-
-
-def _details(row: dict[str, Any], task: "TaskInfo") -> Iterator[str]:
-    if "cause" in row:
-        yield row["cause"]
-    if "diverged" in row:
-        yield "diverged"
-    if "epoch" in row:
-        stage = "first stage, " if row.get("stage") == "first" else ""
-        yield f"{stage}epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}"
-        if (score := row.get(task.score)) is not None:
-            yield f"{task.shown} {score:.2f} %"
-        if row["seconds_left"] is not None:
-            yield f"{duration(row['seconds_left'])} left"
-    if "remark" in row:
-        yield row["remark"]
-    if times := row.get("requeued"):
-        yield f"requeued {plural(times, 'time')}"
-
-
-def _order(state: str) -> int:
-    """Return a state's place in the life of a run; interruptions come in the middle."""
-    known = ("to do", "pending", "running", "done", "failed")
-    return known.index(state) if state in known else 2
-
-
-def _print_log(planned: "Planned", prefix: str) -> None:
-    attempts = planned.store.attempts(planned.store.find(prefix, "--logs", planned.plan.runs))
+def _print_log(store: "Store", prefix: str, run_ids: Collection[str]) -> None:
+    attempts = store.attempts(store.find(prefix, "--logs", run_ids))
     if not attempts:
         raise UserError(f"--logs {prefix}: this run has not started yet")
     try:
@@ -254,10 +261,9 @@ def _print_log(planned: "Planned", prefix: str) -> None:
         raise UserError(f"--logs {prefix}: {attempts[-1]['log']}: {e.strerror}") from None
 
 
-def _print_failures(planned: "Planned", json_: bool) -> None:
-    labels = _trials(planned) | {run_id: run.label for run_id, run in planned.plan.runs.items()}
-    ids = planned.store.failed_ids() - planned.store.done_ids()
-    failed = [f for k in labels if k in ids and (f := planned.store.failure(k))]
+def _print_failures(store: "Store", labels: Mapping[str, str], json_: bool) -> None:
+    ids = store.failed_ids() - store.done_ids()
+    failed = [f for k in labels if k in ids and (f := store.failure(k))]
     if json_:
         print(json.dumps([asdict(f) for f in failed]))
         return

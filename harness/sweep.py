@@ -155,6 +155,11 @@ def sweep(
             print(at_words(work.text(), sys.stdout))
         else:
             say(work.text())
+    if work.to_do and not only:
+        from harness.planning.store_sweeps import note_of_other_runs
+
+        if note := note_of_other_runs(planned, options.command_for("status", None, results)):
+            say(note)
     if plan:
         if notify is not None and not json_:
             print(f"when it is done, at the first failure and when it is stuck, this runs: {one_line(notify)}")

@@ -108,9 +108,9 @@ OwnModel = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
 
-def command_for(name: str, file: Path, results: Path, set_: Sequence[str], only: Sequence[str]) -> str:
-    """Return the command line of another command for the same sweep, to be copied into a shell."""
-    words = ["python", "-m", f"harness.{name}", str(file)]
+def command_for(name: str, file: Path | None, results: Path, set_: Sequence[str] = (), only: Sequence[str] = ()) -> str:
+    """Return the command line of another command, to be copied into a shell: for the same sweep, or the same store."""
+    words = ["python", "-m", f"harness.{name}", *([str(file)] if file else [])]
     words += [word for change in set_ for word in ("--set", change)]
     words += [word for selection in only for word in ("--only", selection)]
     words += [] if results == Path("results") else ["--results", str(results)]

@@ -27,7 +27,7 @@ def _states(progress: SweepProgress, part: str) -> str:
     parts += [f"{counts['failed']} failed"] if counts["failed"] else []
     parts += [f"{len(progress.open)} not trained"] if progress.open else []
     name = progress.planned.name + (f", {part}" if part else "")
-    return f"{name}: {', '.join(parts)}"
+    return f"{name}{'' if progress.watched else ' is finished'}: {', '.join(parts)}"
 
 
 def _times(progress: SweepProgress) -> Iterator[str]:

@@ -72,7 +72,7 @@ class Queues:
         """
         if (begin := time.monotonic()) >= self._next_look:
             known = {(opened.path, opened.version): opened for opened in self.opened}
-            self.opened = [known.get((path, _version(path))) or _opened(path) for path in self.find()]
+            self.opened = [known.get((path, _version(path))) or open_queue(path) for path in self.find()]
             now = time.monotonic()
             self._next_look = now + max(LOOK_SECONDS, 20 * (now - begin))
         self.with_job = set().union(*(q.queue.run_ids - q.jobs.runs_without_job() for q in self.opened))
@@ -104,6 +104,11 @@ def _version(path: Path) -> int:
     return 0  # gone: reading it tells
 
 
-def _opened(path: Path) -> OpenQueue:
+def open_queue(path: Path) -> OpenQueue:
+    """Return a queue with the backend of its jobs.
+
+    Raises:
+        UserError: its file is damaged or gone.
+    """
     version = _version(path)  # before reading: what is written in between is read again
     return OpenQueue(path, version, Queue.read(path), backend.backend_of(path))

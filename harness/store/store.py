@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Collection, Set
+from collections.abc import Collection, Iterable, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from harness.store.locks import is_locked
 from harness.store.run_notes import Attempt, Progress
 
 CONTENTS = "contents.json"  # in a sweep's folder of tables: its cells
+_HEX = "[0-9a-f]"
 _ARCHIVED_FAILURE = re.compile(r"failure-(\d+)-\d+\.json")  # the number of attempts before, and the time
 
 
@@ -150,9 +151,19 @@ class Store:
 
         ``with_selections``: also those of its selections (`--only`, `--set`), and of all tunings.
         """
-        dated, mark = [], f"-{'[0-9a-f]' * 6}"
-        for part in ("", mark, "-tuning", f"{mark}-tuning") if with_selections else ("",):
-            for path in files.entries(self.root / "queues", f"{glob.escape(sweep)}{part}-{'[0-9a-f]' * 8}.json"):
+        mark = f"-{_HEX * 6}"
+        parts = ("", mark, "-tuning", f"{mark}-tuning") if with_selections else ("",)
+        return self._dated_queues(f"{glob.escape(sweep)}{part}" for part in parts)
+
+    def all_queues(self) -> list[Path]:
+        """Return the files of the queues of every sweep, oldest first."""
+        return self._dated_queues("*")
+
+    def _dated_queues(self, names: Iterable[str]) -> list[Path]:
+        """Return the queues whose names match patterns, oldest first."""
+        dated = []
+        for name in names:
+            for path in files.entries(self.root / "queues", f"{name}-{_HEX * 8}.json"):
                 with suppress(FileNotFoundError):  # removed since
                     dated.append((path.lstat().st_mtime_ns, path))  # a link to nothing is told by who reads it
         return [path for _, path in sorted(dated)]
@@ -253,6 +264,10 @@ class Store:
             raise FileNotFoundError(self.record(min(missing)))
         parts = index.generation.files(run_ids) if index.generation else set()
         return parts | {self.record(run_id) for run_id in run_ids & index.loose}
+
+    def ordered_ids(self) -> set[str]:
+        """Return the runs with a folder: those that a job was to train at any time."""
+        return _stems(self.root / "runs", "")
 
     def failed_ids(self) -> set[str]:
         return _stems(self.root / "failures", ".json")

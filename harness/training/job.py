@@ -5,6 +5,7 @@ own data order, teacher's forward passes, random numbers and checkpoints: a run 
 """
 
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from harness.spec import identity
 from harness.spec.own_code import own_code
 from harness.spec.own_models import code_of, is_own_model
 from harness.spec.science import SHARED_RECIPE, Given, Science, Trained, recipe_json
+from harness.spec.sweep_plan import science_labels
 from harness.store import checksums, leftovers, records
 from harness.store.locks import Lock
 from harness.store.store import Store
@@ -285,7 +287,9 @@ class _Packs:
                 ranks.confirm_failure(k)
         for note in dict.fromkeys(m.start_note for m in members.values() if m.start_note):
             print(note, flush=True)
-        print(f"training {plural(len(members), 'run')} on {self._where()}: {', '.join(members)}", flush=True)
+        labels = science_labels(sciences)
+        head = f"{time.strftime('%H:%M:%S')} training {plural(len(members), 'run')} on {self._where()}"
+        print("\n  ".join((head, *(f"{k}  {labels[k]}" for k in members))), flush=True)
         reached = [[k, m.history.epoch, m.steps] for k, m in members.items()]
         # A file system may show some nodes old files.
         if ranks.broadcast_json(reached) != reached:
@@ -299,7 +303,7 @@ class _Packs:
                 del members[k]
         recorder = RunRecorder(
             store, self.log, self.should_stop, self.threads, self.started, device, ranks, source, self.evaluated_on,
-            self.teacher, self._attempts, len(members),
+            self.teacher, self._attempts, len(members), labels,
         )  # fmt: skip
         captures = device.type == "cuda" and ranks.world_size == 1 and self.task.capturable
         logits = None

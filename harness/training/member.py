@@ -126,6 +126,7 @@ class Member:
         # number, as GPUs round a tensor to float32: earlier runs resume bit for bit.
         per_step = self.recipe.schedule_by == "step" and ranks.world_size == 1
         self.lr: Rate = torch.zeros((), device=device) if per_step else self.recipe.lr
+        self.last_lr = self.recipe.lr  # of the step that was begun last
         self._epoch_steps = 1  # of the epoch in training
         self.history = History(epoch=-self.first_stage.epochs)
         self.predictions: bytes | None = None  # from the last evaluation
@@ -190,6 +191,7 @@ class Member:
         self._set_lr(lr * warmup(self.recipe, step))
 
     def _set_lr(self, lr: float) -> None:
+        self.last_lr = lr
         if isinstance(self.lr, Tensor):
             self.lr.fill_(lr)
         else:

@@ -4,7 +4,7 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -100,6 +100,7 @@ class RunRecorder:
     teacher: Teacher | None
     attempts: dict[str, int]
     pack_size: int
+    labels: Mapping[str, str]  # of the runs, for people
     checkpoint_seconds: float = field(default_factory=_checkpoint_seconds)
     _last_progress: float = 0.0  # the time at which progress was last written
     _last_checkpoint: float = field(default_factory=time.monotonic)
@@ -160,17 +161,13 @@ class RunRecorder:
         """Print the epoch's curves and note them for who follows the run; write the record of a finished run."""
         if self.ranks.rank > 0:
             return
-        history, method = member.history, member.science.method.use
+        history = member.history
         added = {name: value for epoch, name, value in history.curves if epoch == history.epoch}
-        values = " ".join(f"{name}={value:.4f}" for name, value in added.items())
-        if history.epoch > 0:
-            where = f"epoch {history.epoch}/{member.recipe.last_epoch}"
-        else:
-            where = f"first stage, epoch {history.epoch + member.first_stage.epochs}/{member.first_stage.epochs}"
-        print(f"{run_id} {method} {where} {values}", flush=True)
+        head = f"{time.strftime('%H:%M:%S')} {self.labels[run_id]}: "
+        print(head + epoch_text(member, added), flush=True)
         live_curves.add_epoch(self.store, run_id, history.epoch, added)
         for warning in history.warnings:
-            print(f"{run_id} {method} WARNING {warning}", flush=True)
+            print(f"{head}WARNING {warning}", flush=True)
         if finished:
             self._record(run_id, member)
 
@@ -255,6 +252,26 @@ class RunRecorder:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_reserved()  # graphs hold their memory whether or not it is in use
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def epoch_text(member: Member, values: Mapping[str, float]) -> str:
+    """Return ``epoch 3/240, lr 0.05, loss 1.2345, ce 1.1234, top-1 45.20 %``: an epoch that has ended, with the
+    learning rate of its last step and what it has added to the curves."""
+    history, info = member.history, member.task.info
+    if history.epoch > 0:
+        where = f"epoch {history.epoch}/{member.recipe.last_epoch}"
+    else:
+        where = f"first stage, epoch {history.epoch + member.first_stage.epochs}/{member.first_stage.epochs}"
+    parts = [where, f"lr {member.last_lr:.4g}"]
+    losses = {name.partition("_")[2]: x for name, x in values.items() if name.startswith(("train_", "first_"))}
+    if "total" in losses:
+        parts.append(f"loss {losses.pop('total'):.4f}")
+    parts += [f"{name} {x:.4f}" for name, x in losses.items()]
+    for name, x in values.items():
+        on, _, metric = name.partition("_")
+        if on not in ("train", "first"):
+            parts.append(f"{info.shown} {x:.2f} %" if metric == info.score else f"{name} {x:.4f}")
+    return ", ".join(parts)
 
 
 def count_parameters(parameters: Iterable[Tensor]) -> int:

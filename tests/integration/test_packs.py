@@ -1,6 +1,7 @@
 """Invariant 4: a run ends the same in a pack as by itself, and a member's failure does not affect the others."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,10 @@ def test_members_at_different_epochs(with_teacher: Bench, finished: Bench) -> No
     for run_id, steps in zip(run_ids[1:], (2 * STEPS + 1, STEPS, 7), strict=False):
         assert with_teacher.train(run_id, stop_after=steps) == 0
     assert with_teacher.train(*run_ids) == 0
-    assert "training 5 runs" in (with_teacher.folder / "job.log").read_text()
+    log = (with_teacher.folder / "job.log").read_text()
+    assert "training 5 runs" in log and f"  {run_ids[1]}  digits_net_w8 > digits_net_w4 / kd / seed 0\n" in log
+    line = r"^\d\d:\d\d:\d\d digits_net_w8 > digits_net_w4 / kd / seed 0: epoch 3/3, lr 0\.\d+, loss \d+\.\d{4}, ce .*"
+    assert re.search(line + r", kd .*, top-1 \d+\.\d\d %, test_top5 ", log, re.MULTILINE), "of a pack's member"
     same_end(with_teacher, finished, *METHODS)
 
 

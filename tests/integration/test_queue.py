@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tests.support.bench import SWEEP, USER_METHODS, Bench, teacher_run, until
-from tests.support.cli import PATIENCE
+from tests.support.cli import PATIENCE, run_command
 from tests.support.interruptions import same_end
 from tests.support.pickles import Calls
 
@@ -65,7 +65,7 @@ def test_two_sweeps_of_different_files_train_a_common_run_once(with_teacher: Ben
 def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(with_teacher: Bench, finished: Bench) -> None:
     with_teacher.sweep = {**SWEEP, "methods": {"kd": {}, "crd": SWEEP["methods"]["crd"], **SLOW}, "seeds": [0]}
     kd = with_teacher.cells()["kd", 0].run_id
-    slow_down(with_teacher, 0.3)
+    slow_down(with_teacher, 1.0)
     sweep = with_teacher.start("sweep")
     until(lambda: in_training(with_teacher, kd))
     os.killpg(sweep.pid, signal.SIGINT)
@@ -76,11 +76,15 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(with_teach
     state = with_teacher.states()[label]
     assert state["state"] == "running" and state["epochs"] == 3
     assert "running" in with_teacher.run("status").stdout
+    of_store = run_command("status", "--results", with_teacher.store.root).out
+    assert f"\n  {kd}  running  digits_net_w8 > digits_net_w4 / kd / seed 0  epoch " in of_store
 
     cancelled = with_teacher.run("status", "--cancel")
     assert cancelled.returncode == 0 and "ended the jobs of 1 queue" in cancelled.stderr
     until(lambda: not with_teacher.store.is_running(kd))
     assert with_teacher.states()[label]["state"] == "to do"
+    of_store = run_command("status", "--results", with_teacher.store.root).out
+    assert of_store.startswith("nothing runs or waits\nsmall: 3 to do; started ")
     assert "nothing is running" in with_teacher.run("status", "--cancel").stderr
 
     slow_down(with_teacher, 0)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,8 +39,8 @@ def test_packs_of_two_seeds_end_as_in_jobs_of_their_own(with_teacher: Bench, fin
     rows = {key: with_teacher.row(run_id) for key, run_id in runs.items()}
     assert {row["pack_size"] for row in rows.values()} == {len(METHODS)}
     assert log(with_teacher).count("teacher digits_net_w8:") == 1, "loaded and evaluated once"
-    epochs = [line.split()[0] for line in log(with_teacher).splitlines() if " epoch " in line]
-    of_seed_0 = [run_id in {runs[m, 0] for m in METHODS} for run_id in epochs]
+    of_seed_0 = [seed == str(SEEDS[0]) for seed in re.findall(r" / seed (\d): epoch ", log(with_teacher))]
+    assert len(of_seed_0) == len(SEEDS) * len(METHODS) * EPOCHS
     assert of_seed_0 == sorted(of_seed_0, reverse=True) if not in_turn else of_seed_0[:4] == [True, True, False, False]
 
 

@@ -60,6 +60,7 @@ def test_who_can_only_read_reads_all_and_writes_nothing(shared: Path) -> None:
     run_id = min(Store(shared / "results").done_ids())
     with Session(READER, shared, read_only=shared / "results") as reader:
         for words in (
+            ["status"],
             ["status", "two.yaml"],
             ["status", "two.yaml", "--json"],
             ["status", "two.yaml", "--watch"],

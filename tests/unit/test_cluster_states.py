@@ -17,7 +17,7 @@ from slurm.backend import backend_of
 from slurm.cluster import Cluster
 from slurm.commands import JobState
 from slurm.queue import Queue, QueuedJob, QueuedRun
-from tests.support.cli import process
+from tests.support.cli import process, run_command
 
 RUNS = ("aaaa", "bbbb", "cccc")
 NAME = "kd-sweep-1"
@@ -72,6 +72,18 @@ def test_pending_and_running(cluster: Cluster, slurm: Slurm) -> None:
     ]
     assert cluster.runs_without_job() == {"cccc"}
     assert slurm.users == {"alice", commands.user()}
+
+
+def test_status_without_a_file_shows_jobs_of_a_cluster(cluster: Cluster, slurm: Slurm) -> None:
+    slurm.queued = [JobState("7_0", NAME, "PENDING", "Priority"), JobState("7_1", NAME, "PENDING", "Dependency")]
+    slurm.accounted = [JobState("7_2", NAME, "NODE_FAIL", "None")]
+    shown = run_command("status", "--results", cluster.store.root)
+    head, *runs = shown.out.splitlines()
+    assert head.startswith("sweep: 2 pending, 1 node failed; started ") and "science.json" in shown.err
+    assert runs == [
+        "  aaaa  pending  s / student  Priority, job 7_0",
+        "  bbbb  pending  s / student  Dependency, job 7_1",
+    ]
 
 
 @pytest.mark.parametrize(
