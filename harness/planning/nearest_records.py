@@ -94,5 +94,5 @@ def _nearest(
     for run in line:
         seed = run.science.seed
         near = (keys for keys, seeds, run_id in candidates if seed in seeds and run_id(seed) not in planned.plan.runs)
-        if keys := next(near, None):
+        if keys := next(near, ()):
             yield keys
