@@ -1,4 +1,4 @@
-"""What ``harness.diff`` prints: the differences between two things, A and B, as lines and as plain data."""
+"""Reports of ``harness.diff``: the differences between two things, A and B, as lines and as plain data."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass

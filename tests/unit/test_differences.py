@@ -112,6 +112,8 @@ def test_versions_weights_and_teachers_of_a_teacher_are_keys() -> None:
     by = [replace(kd, teacher=Trained("t", run)) for run in ("long", "short")]
     assert keys(*by, long=long, short=short) == ["teacher.recipe.epochs 9 -> 1"]
     assert keys(*by, long=long) == ["teacher.run long -> short"], "of the other nothing is known"
+    of_two = keys(by[0], replace(kd, teacher=Trained("u", "u")), long=long, u=make_science("u", epochs=9))
+    assert of_two == ["teacher.model t -> u"]
     taught = [replace(long, teacher=science.teacher) for science in by]
     of_assistants = [replace(kd, teacher=Trained("a", run)) for run in ("a1", "a2")]
     known = {"long": long, "short": short, "a1": taught[0], "a2": taught[1]}
@@ -176,9 +178,12 @@ def test_runs_of_one_file_only_are_listed(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_entries_of_one_method_are_paired_so_that_little_differs(tmp_path: Path) -> None:
-    entries = {f"kd{t}": {"use": "kd", "params": {"temperature": t}} for t in (1, 2, 3)}
+    entries, others = (
+        {f"kd{number}": {"use": "kd", "params": {"temperature": t}} for number, t in enumerate(temperatures)}
+        for temperatures in ((1, 2, 3), (3, 2, 1))
+    )
     first = plan(tmp_path, methods=entries).plan
-    second = plan(tmp_path, methods=dict(reversed(entries.items())), recipe={"base": "digits_quick", "epochs": 3}).plan
+    second = plan(tmp_path, methods=others, recipe={"base": "digits_quick", "epochs": 3}).plan
     differences = plan_differences(first, second)
     changed = [[d.key for d in pairs[0].differences.keys] for pairs in differences.changed]
     assert changed == [["recipe.epochs", "teacher.recipe.epochs"], ["recipe.epochs"]] and not differences.only_first
