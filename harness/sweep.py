@@ -140,7 +140,7 @@ def sweep(
         adaptive_seeds.check_seed_limit(planned, limit, only)
     elif max_seeds is not None:
         raise UserError("--max-seeds goes with --until-decided")
-    work = work_of(request, planned, retry_failed, probe)
+    work = work_of(request, planned, retry_failed, probe, why_again=True)
     if work.to_do and not plan:
         check_writable(work)
     if check and work.to_do:

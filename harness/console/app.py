@@ -37,6 +37,7 @@ COMMANDS = {
     "list": "list methods, models, datasets and recipes",
     "status": "show which runs are done, running or failed, and why",
     "report": "print a sweep's table again; write LaTeX, figures, a bundle",
+    "diff": "compare two sweep files, two runs or two stores",
     "leaderboard": "write a web page of all results",
     "compact": "merge many small record files into a few",
     "verify": "check that records, weights and tables are unchanged",

@@ -14,6 +14,7 @@ from harness.planning.cost import devices, estimate, text
 from harness.planning.cost.estimate import Estimate
 from harness.planning.cost.plan import PlanCosts
 from harness.planning.jobs import PlannedJob, packs_to_do, plan_jobs
+from harness.planning.nearest_records import NearRecords, nearest_records, reasons
 from harness.planning.plan import Planned, plan_sweep
 from harness.planning.tracking_process import Tracking
 from harness.spec.idle_settings import idle_settings
@@ -84,6 +85,7 @@ class Work:
     estimate: Estimate | None  # None: there is nothing to do
     keep_best: bool = False  # whether the weights of each run's best epoch are kept too
     notify: str | None = None
+    near: tuple[NearRecords, ...] = ()  # of runs to do, where that was asked for
 
     @property
     def packs(self) -> int:
@@ -103,6 +105,7 @@ class Work:
             "jobs": len(self.jobs),
             "jobs_at_once": self.at_once,
             "estimate": asdict(self.estimate) if self.estimate else None,
+            "differences": [records.to_json() for records in self.near],
             "idle_settings": list(idle_settings(self.planned.plan)),
         }
 
@@ -121,6 +124,7 @@ class Work:
             in_jobs = f" in {plural(len(self.jobs), 'job')}" if len(self.jobs) < self.packs else ""
             lines.append(f"{plural(self.packs, 'pack')}{in_jobs}, {plural(self.at_once, 'job')} at a time")
             lines += text.estimate_lines(self.estimate, self.cluster != LOCAL)
+        lines += reasons(self.near)
         lines += self.planned.teacher_notes()
         if counts["failed"]:
             lines.append("failed runs are not trained again unless --retry-failed is given")
@@ -130,8 +134,14 @@ class Work:
         return "\n".join(lines)
 
 
-def work_of(request: Request, planned: Planned, retry_failed: bool = False, probe: bool = False) -> Work:
-    """Return what is left to train; ``probe``: time a few steps of what no past run is like.
+def work_of(
+    request: Request, planned: Planned, retry_failed: bool = False, probe: bool = False, why_again: bool = False
+) -> Work:
+    """Return what is left to train.
+
+    Args:
+        probe: time a few steps of what no past run is like.
+        why_again: state what differs from the nearest records.
 
     Raises:
         UserError: there is no such cluster profile.
@@ -157,7 +167,9 @@ def work_of(request: Request, planned: Planned, retry_failed: bool = False, prob
         at_once = len(jobs)
         costs = PlanCosts(planned, devices.devices(cluster, devices.threads_of_a_job(at_once)), known)
     expected = estimate.estimate(jobs, at_once, costs)
-    return Work(planned, cluster, states, to_do, tuple(jobs), at_once, expected, request.keep_best, request.notify)
+    near = nearest_records(planned, to_do, known.similar_runs) if why_again else ()
+    options = (request.keep_best, request.notify, near)
+    return Work(planned, cluster, states, to_do, tuple(jobs), at_once, expected, *options)
 
 
 def check_writable(work: Work) -> None:

@@ -50,7 +50,9 @@ def record(
             "teacher": teacher / learners if science.teacher else 0.0,
         }  # fmt: skip
         fields = {
-            "dataset": "digits", "science": science.text, "seed": science.seed, "epochs": science.recipe.epochs,
+            "dataset": "digits", "student": science.student, "teacher": science.teacher_model,
+            "method": science.method.use, "epochs": science.recipe.epochs, "science": science.text,
+            "seed": science.seed,
             "hardware": CPU, "threads": 2, "processes": 1, "pack_size": len(run_ids), "attempts": 1, "host": "here",
             "method_parameters": 0, "started_at": START + timedelta(days=job), "cost_total_s": sum(costs.values()),
             "finished_at": START + timedelta(days=job) + lasted,

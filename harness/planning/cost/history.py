@@ -60,7 +60,7 @@ def read_history(store: Store, dataset: str) -> list[PastRun]:
         return []
     by_text, positions = distinct_sciences(table.column("science").to_pylist(), table.column("seed").to_pylist())
     like, sciences = np.array(positions, np.int64), list(by_text.values())
-    aggregations = [*((name, "list") for name in _MEASURED), *((name, "max") for name in _SIZES)]
+    aggregations = [*((name, "list") for name in _MEASURED), *((name, "max") for name in _SIZES), ("seed", "list")]
     groups = _measured(table, like, sciences).group_by(list(_KEYS), use_threads=False).aggregate(aggregations)
     return [_past(sciences[group["like"]], group) for group in groups.to_pylist()]
 
@@ -87,7 +87,7 @@ def _measured(table: pa.Table, like: NDArray[np.int64], sciences: Sequence[Scien
         "first_stage": _floats(table, "cost_first_stage_s"),
         "overhead": np.where(whole, of_jobs.seconds - of_jobs.trained, np.nan)[of_jobs.index],
     }
-    table = table.select([*_KEYS[1:], *_SIZES]).append_column("like", pa.array(like))
+    table = table.select([*_KEYS[1:], *_SIZES, "seed"]).append_column("like", pa.array(like))
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values))
     return table
@@ -103,7 +103,7 @@ def _past(science: Science, group: dict[str, Any]) -> PastRun:
     values: dict[str, Any] = {name: group[name] for name in _KEYS[1:]}
     values |= {name: group[f"{name}_max"] for name in _SIZES}
     values |= {name: np.array(group[f"{name}_list"]) for name in _MEASURED}
-    return PastRun(science, **values)
+    return PastRun(science, frozenset(group["seed_list"]), **values)
 
 
 def _floats(table: pa.Table, name: str) -> Floats:

@@ -17,6 +17,7 @@ class PastRun:
     """Finished runs that differ only in their seeds, on one kind of machine. Every array is (runs,), in seconds."""
 
     science: Science  # of one of them
+    seeds: frozenset[int]
     hardware: str
     threads: int
     processes: int

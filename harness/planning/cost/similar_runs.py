@@ -54,6 +54,7 @@ LEVELS = (
     SimilarityLevel("the same student", 2.5, lambda s: (_images(s), s.student), by_size=True),
     SimilarityLevel("other models, by their multiply-adds", 4.0, _images, by_size=True),
 )
+SAME_METHOD = 1  # the last of these levels at which the method is the same
 SAME_PAIR = 2  # the last of these levels at which the models are the same
 
 
@@ -79,6 +80,10 @@ class SimilarRuns:
         for group in past:
             for by_key, level in zip(self._by_key, LEVELS, strict=True):
                 by_key.setdefault(level.key(group.science), []).append(group)
+
+    def of_method_and_pair(self, science: Science) -> list[PastRun]:
+        """Return the past runs with a run's method and pair, whatever their settings and hardware."""
+        return self._by_key[SAME_METHOD].get(LEVELS[SAME_METHOD].key(science), [])
 
     def predict(self, science: Science, device: Device) -> RunEstimate | None:
         """Predict a run from the most similar past runs on its device; None where there are none."""
