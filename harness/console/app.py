@@ -38,6 +38,7 @@ COMMANDS = {
     "status": "show which runs are done, running or failed, and why",
     "report": "print a sweep's table again; write LaTeX, figures, a bundle",
     "leaderboard": "write a web page of all results",
+    "merge": "copy what other stores have trained into one",
     "compact": "merge many small record files into a few",
     "verify": "check that records, weights and tables are unchanged",
     "evaluate": "measure the accuracy of a checkpoint, such as a teacher's",
