@@ -68,7 +68,7 @@ def _source(path: Path, into: "Store") -> "Store":
 
 def _lines(merge: "StoreMerge", plan: bool) -> list[str]:
     lines = [line for source in merge.sources for line in _source_lines(source, plan)]
-    missing = merge.missing_teachers()
+    missing = merge.missing_teachers(plan)
     for run_id, record in missing.items():
         without = some([str(s.source.root) for s in merge.sources if run_id in s.records])
         lines.append(

@@ -44,11 +44,14 @@ class StoreMerge:
     into: Store
     sources: Sequence[SourceMerge]
 
-    def missing_teachers(self) -> dict[str, RunRecord]:
-        """Return the teachers' runs whose record some source has, and whose weights nobody has."""
+    def missing_teachers(self, planned: bool) -> dict[str, RunRecord]:
+        """Return the teachers' runs whose record some source has, and whose weights the store does not get.
+
+        ``planned``: before the merge is carried out.
+        """
         known = {run_id: record for source in self.sources for run_id, record in source.records.items()}
         teachers = {run_id for record in known.values() for run_id in record.teacher_runs if run_id in known}
-        stores = [self.into, *(source.source for source in self.sources)]
+        stores = [self.into, *(source.source for source in self.sources if planned)]
         return {
             run_id: known[run_id]
             for run_id in sorted(teachers)
