@@ -48,9 +48,10 @@ def merge(
         print(at_words(line, sys.stdout))
     busy = {run_id for source in planned.sources for run_id in source.busy}
     if busy:
+        them, are = ("it", "it is") if len(busy) == 1 else ("them", "they are")
         say(
-            f"{plural(len(busy), 'run')} not taken, as another process trains or copies them: {some(sorted(busy))}; "
-            "merge again when they are done"
+            f"{plural(len(busy), 'run')} not taken, as another process trains or copies {them}: {some(sorted(busy))}; "
+            f"merge again when {are} done"
         )
     raise typer.Exit(EXIT_RUN_FAILED if busy else EXIT_OK)
 
@@ -96,7 +97,7 @@ def _source_lines(source: "SourceMerge", plan: bool) -> list[str]:
     if without:
         lines.append(f"{root}: weights of {plural(len(without), 'run')} are not there: {some(without)}")
     if source.running:
-        lines.append(f"{root}: {plural(source.running, 'run')} in training; merge again when they are done")
+        lines.append(f"{root}: {plural(source.running, 'run')} in training, whose records are not there yet")
     for tuning in source.tunings:
         if not tuning.is_same:
             lines.append(f"{root}: tuning of {tuning.sweep} not taken: --into has another one, which stays")

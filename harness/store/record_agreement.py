@@ -21,7 +21,7 @@ _OTHER_PROVENANCE = tuple(sorted(PROVENANCE))
 
 
 class RunRecord(NamedTuple):
-    """What a record says of its weights and teachers, and digests by which it is compared with another."""
+    """The weights and teachers that a record names, and digests by which it is compared with another record."""
 
     student: str
     teacher_runs: tuple[str, ...]

@@ -19,7 +19,7 @@ _BLOCK = 1 << 20  # bytes
 
 
 class Outcome(StrEnum):
-    """What became of a run that was to be copied."""
+    """The end of the copy of a run."""
 
     TAKEN = "taken"
     THERE = "there"  # another process has written its record meanwhile

@@ -15,7 +15,7 @@ from harness.store.tuning_log import TuningLog
 
 @dataclass
 class SourceMerge:
-    """What a store gives to another."""
+    """The part of a merge that comes from one store."""
 
     source: Store
     records: Mapping[str, RunRecord]
@@ -39,7 +39,7 @@ class SourceMerge:
 
 @dataclass
 class StoreMerge:
-    """What a store takes from others."""
+    """A store and what it takes from others."""
 
     into: Store
     sources: Sequence[SourceMerge]
