@@ -74,7 +74,7 @@ def _lines(merge: "StoreMerge", plan: bool) -> list[str]:
         without = some([str(s.source.root) for s in merge.sources if run_id in s.records])
         lines.append(
             f"teacher {record.student} (run {run_id}): weights not in {without}: its students that are left to train "
-            "will train it again"
+            "need them"
         )
     taken = sum(len(source.new) if plan else len(source.taken) for source in merge.sources)
     there = sum(source.there for source in merge.sources)
