@@ -20,8 +20,8 @@ class LostTeacher:
     def __str__(self) -> str:
         return (
             f"teacher {self.label}: the record of its run {self.run_id} is here but its weights are not ({self.file}): "
-            f"{plural(self.learners, 'run')} to do cannot learn from it; restore the file, or take it from another "
-            "store with harness.merge"
+            f"{plural(self.learners, 'run')} to do cannot learn from it; restore the file, take it from another "
+            "store with harness.merge, or train in another store (--results)"
         )
 
 
