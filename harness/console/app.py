@@ -39,6 +39,7 @@ COMMANDS = {
     "report": "print a sweep's table again; write LaTeX, figures, a bundle",
     "diff": "compare two sweep files, two runs or two stores",
     "leaderboard": "write a web page of all results",
+    "merge": "copy what other stores have trained into one",
     "compact": "merge many small record files into a few",
     "verify": "check that records, weights and tables are unchanged",
     "evaluate": "measure the accuracy of a checkpoint, such as a teacher's",

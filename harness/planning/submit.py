@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.console.terminal import say
+from harness.errors import UserError, raise_mistakes
 from harness.hardware import cores, gpus
 from harness.phrases import plural
 from harness.planning.cost import devices, estimate, text
@@ -16,6 +17,7 @@ from harness.planning.cost.plan import PlanCosts
 from harness.planning.jobs import PlannedJob, packs_to_do, plan_jobs
 from harness.planning.nearest_records import NearRecords, nearest_records, reasons
 from harness.planning.plan import Planned, plan_sweep
+from harness.planning.teacher_weights import lost_teachers
 from harness.planning.tracking_process import Tracking
 from harness.spec.idle_settings import idle_settings
 from harness.store import ownership
@@ -126,6 +128,7 @@ class Work:
             lines += text.estimate_lines(self.estimate, self.cluster != LOCAL)
         lines += reasons(self.near)
         lines += self.planned.teacher_notes()
+        lines += map(str, lost_teachers(self.planned, self.to_do))
         if counts["failed"]:
             lines.append("failed runs are not trained again unless --retry-failed is given")
         if self.keep_best and (without := self._done_without_best()):
@@ -188,7 +191,8 @@ def submit(work: Work) -> Path:
     """Write what jobs read, start them, and return the queue's file. When data or weights are missing, nothing changes.
 
     Raises:
-        UserError: data or weights are missing, another user's folders are closed, or the cluster refuses.
+        UserError: data, given weights or those of a trained teacher are missing, another user's folders are closed,
+            or the cluster refuses.
     """
     from harness.planning.cost import submissions  # reads records, and so waits for pyarrow
     from slurm import backend
@@ -198,6 +202,7 @@ def submit(work: Work) -> Path:
     planned, store = work.planned, work.planned.store
     folder = planned.data_folder()
     weights = planned.weights_files(work.to_do)
+    raise_mistakes([UserError(str(teacher)) for teacher in lost_teachers(planned, work.to_do)])
     check_writable(work)
     for run_id in (k for k in work.to_do if work.states[k] == "failed"):
         store.archive_failure(run_id)

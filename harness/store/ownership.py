@@ -93,6 +93,18 @@ def without_links(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
+def check_inside(root: Path, path: Path) -> None:
+    """Check that a file of a store is the store's own: no link, nor in a folder that a link takes out of the store.
+
+    Raises:
+        UserError: it is not; a store that others wrote could have any file of this user copied so.
+    """
+    if path.is_symlink() and not path.is_dir():
+        raise UserError(f"{path}: is a link; only files that lie in the store itself are taken")
+    if not (real := Path(os.path.realpath(path))).is_relative_to(root):
+        raise UserError(f"{path}: leads out of the store, to {real}; only files that lie in the store itself are taken")
+
+
 def current_umask() -> int:
     """Return the permissions that new files of this process do not get."""
     umask = os.umask(0o077)

@@ -25,8 +25,17 @@ def write_record(store: Store, row: dict[str, Any]) -> bool:
     assert not difference, f"record and schema differ in {difference}"
     if row["run_id"] in store.done_ids():  # its file may be gone, as it is compacted
         return False
-    content = file_content(pa.Table.from_pylist([row], schema=SCHEMA))
-    return files.write_once(store.record(row["run_id"]), lambda path: path.write_bytes(content))
+    return write_row(store, row["run_id"], pa.Table.from_pylist([row], schema=SCHEMA))
+
+
+def write_row(store: Store, run_id: str, row: pa.Table) -> bool:
+    """Write a run's one row as a file of its own; return False when there is such a file already.
+
+    Raises:
+        DiskFull: the disk is full; nothing is left behind.
+    """
+    content = file_content(row)
+    return files.write_once(store.record(run_id), lambda path: path.write_bytes(content))
 
 
 def file_content(row: pa.Table) -> bytes:

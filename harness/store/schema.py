@@ -76,6 +76,17 @@ SCHEMA = pa.schema(
 )
 
 
+# What tells of a run's machine, time and code: two records of one run may differ in it and have the same result.
+PROVENANCE = frozenset(
+    {
+        *(f"cost_{part}_s" for part in (*COST_PARTS, "total")), "schema_version", "pack_size", "peak_memory_bytes",
+        "git_commit", "git_dirty", "versions", "hardware", "threads", "processes", "host", "attempts",
+        "started_at", "finished_at",
+    }
+)  # fmt: skip
+# What two records of one run have in common. The fidelity follows from the weights, and older records have none.
+RESULTS = tuple(name for name in SCHEMA.names if name not in PROVENANCE and name not in FIDELITY_COLUMNS)
+
 # Columns that may be null: of a run without a teacher or that diverged, of the other task, outside of a checkout.
 _OPTIONAL = {
     "teacher", "teacher_run", "teacher_sha256", "best_epoch", "git_commit", "git_dirty",

@@ -12,7 +12,7 @@ from tests.support.cli import REPO
 
 COMMANDS = {
     "sweep", "tune", "list", "status", "report", "leaderboard", "prepare", "evaluate", "transfer", "export", "verify",
-    "compact", "diff",
+    "compact", "diff", "merge",
 }  # fmt: skip
 SUPPORTING_MODULES = {"__main__", "api", "errors", "hardware", "phrases", "rng"}
 FOLDERS = {

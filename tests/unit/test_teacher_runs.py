@@ -32,6 +32,8 @@ from slurm import commands
 from slurm.cluster import Cluster
 from slurm.queue import Queue, QueuedJob
 from tests.support import packs, user_methods
+from tests.support.cli import run_command
+from tests.support.leaderboard_records import put, record
 from tests.support.sciences import make_science
 
 W4, W8, W16, W32 = (f"digits_net_w{width}" for width in (4, 8, 16, 32))
@@ -319,3 +321,24 @@ def test_a_clusters_jobs_wait_for_all_their_teachers(tmp_path: Path, monkeypatch
             submitted.append(run_id)
             cluster._live[run_id] = commands.JobState(f"{len(submitted)}_0", "n", "PENDING", "None")
     assert [given.get("dependency") for given in options] == [None, "afterany:2_0", "afterany:1_0:3_0"]
+
+
+def test_a_teacher_whose_weights_are_gone_is_named_and_nothing_learns_from_it(tmp_path: Path) -> None:
+    planned = planned_file(tmp_path, pairs({"teacher": W16, "student": W4}, {"teacher": W32, "student": W8}))
+    store, (lost, kept) = planned.store, (cell.teacher_run for cell in planned.plan.cells if cell.method == "kd")
+    assert lost and kept
+    for run_id in (lost, kept):
+        science = planned.plan.runs[run_id].science
+        put(store, record(science, 90.0))
+        store.run(run_id).mkdir(parents=True)
+    store.student_weights(kept).touch()
+    said = (
+        f"teacher {W16}: the record of its run {lost} is here but its weights are not ({store.student_weights(lost)})"
+    )
+    command = "sweep", tmp_path / "s.yaml", "--results", store.root
+    (line,) = (line for line in run_command(*command, "--plan").out.splitlines() if line.startswith("teacher "))
+    assert line.startswith(f"{said}: 1 run to do cannot learn from it")
+    refused = run_command(*command)
+    assert refused.code == 2 and refused.err.splitlines()[-1].startswith(f"error: {said}") and not store.failed_ids()
+    assert not (store.root / "queues").exists()
+    assert "teacher " not in run_command(*command, "--plan", "--only", f"teacher={W32}").out
