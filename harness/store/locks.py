@@ -84,7 +84,7 @@ def _open(path: Path) -> int:
 def is_locked(path: Path) -> bool:
     """Return whether a process holds the lock."""
     try:
-        fd = os.open(path, os.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # of a pipe in its place, opening would wait
     except FileNotFoundError:
         return False
     free = _flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB, path)  # shared, so that two calls do not see each other

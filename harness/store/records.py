@@ -81,7 +81,7 @@ def read_loose(store: Store, run_id: str) -> LooseRecord:
     path = store.record(run_id)
     advice = "restore it from a copy, or move it out of the store: the next sweep trains its run again"
     with parts.damage_as_error(path, "not a readable record", advice):
-        content = path.read_bytes()
+        content = files.read_bytes(path)
         sealed = checksums.check_bytes(content)
         file = pq.ParquetFile(pa.BufferReader(content))
         table = upgrade(file.read(use_threads=False)).replace_schema_metadata()  # one row is not worth several threads

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.store import files
+from harness.errors import UserError
+from harness.store import files, records
 from harness.store.locks import Lock, is_locked
+from harness.store.store import Store
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -56,3 +58,9 @@ def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert files.read_bytes(tmp_path / "pipe") == b"" and files.read_json(tmp_path / "pipe") is None
+    assert not is_locked(tmp_path / "pipe")
+    store = Store(tmp_path)
+    store.records.mkdir()
+    os.mkfifo(store.record("0123456789abcdef"))
+    with pytest.raises(UserError, match="not a readable record"):
+        records.read_loose(store, "0123456789abcdef")
