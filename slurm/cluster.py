@@ -6,7 +6,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -20,23 +20,9 @@ from harness.spec.science import Science
 from harness.spec.teacher_order import teacher_levels
 from harness.store import files, ownership
 from harness.store.store import Store
-from slurm import commands, missing_teachers, profiles, snapshot
+from slurm import commands, environment, missing_teachers, profiles, sbatch_variables, snapshot
 from slurm.array_jobs import ArrayJob, ArrayJobs
 from slurm.queue import Queue, QueuedJob
-
-
-@contextmanager
-def _outside_jobs() -> Iterator[None]:
-    """Hide the variables of a job around this process (an interactive one): sbatch and srun would obey them."""
-    environment = dict(os.environ)
-    for name in environment:
-        if name.startswith(("SLURM", "SBATCH", "SRUN")) and name != "SLURM_CONF":
-            del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(environment)
-
 
 # SLURM's final state of a job that left a run without a result -> (the run's state, its meaning).
 _ENDS = {
@@ -51,7 +37,8 @@ _ENDS = {
 # A job that is being cancelled is no longer RUNNING, and is not requeued.
 # Of an array's last task, SLURM_JOB_ID is the number of the whole array.
 _REQUEUE_KILLED = (
-    'if [ $? -ge 128 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt %d ] '
+    f"if [ $? -ge 128 ] && {environment.UNSET_IN_SHELL} "
+    '&& [ "${SLURM_RESTART_COUNT:-0}" -lt %d ] '
     '&& job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" '
     '&& [ "$(squeue --noheader --jobs="$job" --format=%%T)" = RUNNING ]; '
     'then scontrol requeue "$job"; fi'
@@ -276,7 +263,10 @@ class Cluster:
         search += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         executor = self._executor(name, folder, search, resources, teacher_runs, restarts)
         try:
-            with _outside_jobs(), ownership.writable_by_owner_alone():
+            with (
+                environment.submission_environment(sbatch_variables.in_force(self.profile)),
+                ownership.writable_by_owner_alone(),
+            ):
                 submitted = executor.map_array(partial(run, max_attempts=self.profile.max_attempts), orders)
         except Exception as e:  # submitit wraps sbatch's refusal in several types
             self._array_jobs.remove(array_job)

@@ -105,6 +105,13 @@ class Work:
         store, done = self.planned.store, (k for k, state in self.states.items() if state == "done")
         return sum(not store.best_weights(run_id).exists() for run_id in done)
 
+    def _sbatch_variables(self) -> str:
+        if self.cluster == LOCAL:
+            return ""
+        from slurm import profiles, sbatch_variables
+
+        return sbatch_variables.note(profiles.load_profile(self.cluster))
+
     def text(self) -> str:
         """Return the same as lines for people."""
         counts = self.summary()
@@ -116,6 +123,7 @@ class Work:
             in_jobs = f" in {plural(len(self.jobs), 'job')}" if len(self.jobs) < self.packs else ""
             lines.append(f"{plural(self.packs, 'pack')}{in_jobs}, {plural(self.at_once, 'job')} at a time")
             lines += text.estimate_lines(self.estimate, self.cluster != LOCAL)
+            lines += filter(None, [self._sbatch_variables()])
         lines += self.planned.teacher_notes()
         if counts["failed"]:
             lines.append("failed runs are not trained again unless --retry-failed is given")

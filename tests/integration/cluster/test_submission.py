@@ -87,8 +87,9 @@ def test_few_arrays_and_few_calls_however_many_runs(bench: ClusterBench) -> None
 
 
 def test_resources_by_size_and_what_starts_python(bench: ClusterBench) -> None:
-    """SLURM reports the requested resources. The profile's command, e.g. a container's, starts a job's Python after the
-    profile's setup."""
+    """SLURM reports the requested resources, and what the user's variables add. The profile's command, e.g. a
+    container's, starts a job's Python after the profile's setup."""
+    bench.variables = {"SBATCH_PARTITION": "low", "SBATCH_TIMELIMIT": "3", "SBATCH_JOB_NAME": "mine"}
     script = bench.folder / "container"
     script.write_text(f'#!/bin/sh\necho "$LOADED" >> {bench.folder}/contained\nexec {sys.executable} "$@"\n')
     script.chmod(0o755)
@@ -101,8 +102,9 @@ def test_resources_by_size_and_what_starts_python(bench: ClusterBench) -> None:
     bench.sbatch = {"hold": True}
     teacher, kd = teacher_run(bench), bench.cells()["kd", 0].run_id
     assert bench.run("sweep", "--detach").returncode == 0
-    settings = {job: (limit, memory) for job, limit, memory in bench.jobs("%i|%l|%m")}
-    assert (settings[bench.job_of(teacher)], settings[bench.job_of(kd)]) == (("7:00", "1.50G"), ("10:00", "1G"))
+    settings = {job: rest for job, *rest in bench.jobs("%i|%l|%m|%P")}
+    assert settings[bench.job_of(teacher)] == ["7:00", "1.50G", "low"]
+    assert settings[bench.job_of(kd)] == ["10:00", "1G", "low"]
     bench.release()
     until(lambda: bench.store.done_ids() == {teacher, kd})
     assert (bench.folder / "contained").read_text().split() == ["cuda"] * 2
@@ -157,6 +159,12 @@ def test_detached_shown_cancelled_and_resumed_without_accounting(with_teacher: C
     with_teacher.sweep = small(0, **SLOW)
     with_teacher.slow(1)
     with_teacher.sbatch = {"hold": True}
+    with_teacher.variables = {
+        "SQUEUE_STATES": "RUNNING",
+        "SQUEUE_USERS": "x",
+        "SLURM_CLUSTERS": "x",
+        "SCANCEL_USER": "x",
+    }
     kd = with_teacher.cells()["kd", 0]
     label = with_teacher.plan().plan.runs[kd.run_id].label
     try:
