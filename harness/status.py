@@ -61,10 +61,11 @@ def status(
     """
     from harness.planning.plan import plan_sweep
     from harness.planning.queues import Queues, queue_files
-    from slurm import backend
+    from slurm import backend, early_ends
 
     planned = plan_sweep(file, results, data, set_, only)
     planned.say_missing_store()
+    early_ends.write_failures(planned.store)
     planned.say_tuned()
     if json_ and (watch or cancel or logs is not None):
         raise UserError("--json goes with the runs' states and with --failures, not with --watch, --cancel or --logs")
@@ -244,14 +245,18 @@ def _order(state: str) -> int:
 
 
 def _print_log(planned: "Planned", prefix: str) -> None:
-    attempts = planned.store.attempts(planned.store.find(prefix, "--logs", planned.plan.runs))
-    if not attempts:
+    run_id = planned.store.find(prefix, "--logs", planned.plan.runs)
+    attempts, failure = planned.store.attempts(run_id), planned.store.failure(run_id)
+    latest = attempts[-1]["log"] if attempts else ""
+    if failure and failure.kind != "teacher" and failure.log:  # its job may have ended before an attempt
+        latest = failure.log
+    if not latest:
         raise UserError(f"--logs {prefix}: this run has not started yet")
     try:
-        with Path(attempts[-1]["log"]).open(errors="replace") as log:
+        with Path(latest).open(errors="replace") as log:
             copyfileobj(log, sys.stdout)
     except OSError as e:
-        raise UserError(f"--logs {prefix}: {attempts[-1]['log']}: {e.strerror}") from None
+        raise UserError(f"--logs {prefix}: {latest}: {e.strerror}") from None
 
 
 def _print_failures(planned: "Planned", json_: bool) -> None:

@@ -19,6 +19,7 @@ from harness.store import ownership
 
 if TYPE_CHECKING:
     from harness.reporting.comparison import Contents
+    from slurm.queue import Queue
 
 LOCAL = "local"
 MOST_CPU_JOBS = 8  # at once on this machine, unless --max-parallel says otherwise
@@ -183,7 +184,7 @@ def submit(work: Work) -> Path:
     """
     from harness.planning.cost import submissions  # reads records, and so waits for pyarrow
     from slurm import backend
-    from slurm.queue import Queue, QueuedJob, own_queue_file
+    from slurm.queue import own_queue_file
 
     assert work.estimate
     planned, store = work.planned, work.planned.store
@@ -192,23 +193,10 @@ def submit(work: Work) -> Path:
     check_writable(work)
     for run_id in (k for k in work.to_do if work.states[k] == "failed"):
         store.archive_failure(run_id)
-    queued = []
-    for job in work.jobs:
-        sciences = {k: planned.plan.runs[k].science for k in job.run_ids}
-        for run_id, science in sciences.items():
-            store.write_science(run_id, science)
-        queued.append(QueuedJob.from_sciences(sciences, job.needs, job.also_needs))
+    for run_id in (k for job in work.jobs for k in job.run_ids):
+        store.write_science(run_id, planned.plan.runs[run_id].science)
     queue_file = own_queue_file(store, planned.name, planned.plan.runs)
-    Queue(
-        store=str(store.root),
-        jobs=tuple(queued),
-        max_parallel=work.at_once,
-        threads=devices.threads_of_a_job(work.at_once),
-        data=str(folder) if folder else None,
-        weights=weights,
-        cluster=_named_anywhere(work.cluster),
-        keep_best=work.keep_best,
-    ).write(queue_file)
+    replace(_queue(work), data=str(folder) if folder else None, weights=weights).write(queue_file)
     submissions.note_submission(store, planned.name, work.to_do, work.estimate)
     if postponed := backend.backend_of(queue_file).start():
         say(
@@ -216,6 +204,40 @@ def submit(work: Work) -> Path:
             "keep watching, or run the sweep again"
         )
     return queue_file
+
+
+def scripts(work: Work) -> list[str]:
+    """Return the scripts that sbatch would be given to train what is left; nothing is submitted or written.
+
+    Raises:
+        UserError: SLURM does not answer, or the profile does not suit a run.
+    """
+    from slurm.cluster import Cluster
+    from slurm.queue import own_queue_file
+
+    if not work.jobs:
+        return []
+    runs = work.planned.plan.runs
+    queue_file = own_queue_file(work.planned.store, work.planned.name, runs)
+    return Cluster(queue_file, _queue(work)).scripts({k: runs[k].science for k in work.to_do})
+
+
+def _queue(work: Work) -> "Queue":
+    """Return the queue of what is left, without the places of data and weights."""
+    from slurm.queue import Queue, QueuedJob
+
+    sciences = {k: run.science for k, run in work.planned.plan.runs.items()}
+    jobs = (({k: sciences[k] for k in job.run_ids}, job.needs, job.also_needs) for job in work.jobs)
+    return Queue(
+        store=str(work.planned.store.root),
+        jobs=tuple(QueuedJob.from_sciences(*job) for job in jobs),
+        max_parallel=work.at_once,
+        threads=devices.threads_of_a_job(work.at_once),
+        data=None,
+        weights={},
+        cluster=_named_anywhere(work.cluster),
+        keep_best=work.keep_best,
+    )
 
 
 def _named_anywhere(cluster: str) -> str | None:
