@@ -71,9 +71,11 @@ def status(
     from harness.planning.plan import plan_sweep
     from harness.planning.queues import Queues, open_queue, queue_files
     from harness.planning.store_sweeps import note_of_other_runs
+    from slurm import early_ends
 
     planned = plan_sweep(file, results, data, set_, only)
     planned.say_missing_store()
+    early_ends.write_failures(planned.store)
     planned.say_tuned()
     command = options.command_for("status", None, results)
     if not (only or cancel or failures or logs is not None) and (note := note_of_other_runs(planned, command)):
@@ -251,14 +253,18 @@ def _diverged(planned: "Planned", done: set[str]) -> set[str]:
 
 
 def _print_log(store: "Store", prefix: str, run_ids: Collection[str]) -> None:
-    attempts = store.attempts(store.find(prefix, "--logs", run_ids))
-    if not attempts:
+    run_id = store.find(prefix, "--logs", run_ids)
+    attempts, failure = store.attempts(run_id), store.failure(run_id)
+    latest = attempts[-1]["log"] if attempts else ""
+    if failure and failure.kind != "teacher" and failure.log:  # its job may have ended before an attempt
+        latest = failure.log
+    if not latest:
         raise UserError(f"--logs {prefix}: this run has not started yet")
     try:
-        with Path(attempts[-1]["log"]).open(errors="replace") as log:
+        with Path(latest).open(errors="replace") as log:
             copyfileobj(log, sys.stdout)
     except OSError as e:
-        raise UserError(f"--logs {prefix}: {attempts[-1]['log']}: {e.strerror}") from None
+        raise UserError(f"--logs {prefix}: {latest}: {e.strerror}") from None
 
 
 def _print_failures(store: "Store", labels: Mapping[str, str], json_: bool) -> None:

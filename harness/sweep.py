@@ -23,6 +23,14 @@ def sweep(
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what would run, with estimated time and disk space; start nothing.")
     ] = False,
+    script: Annotated[
+        bool,
+        typer.Option(
+            "--script",
+            help="With --plan and --cluster: print on stdout, in place of the plan, the scripts that sbatch would be "
+            "given, one for each array. `sbatch --test-only` accepts each.",
+        ),
+    ] = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Start the jobs and return; `status FILE --watch` follows them.")
     ] = False,
@@ -105,19 +113,23 @@ def sweep(
     Exit code: 0 all done, 1 some run failed, 2 wrong input.
     """
     from harness.planning.printed_results import print_results
-    from harness.planning.submit import LOCAL, Request, check_writable, submit, work_of
+    from harness.planning.submit import LOCAL, Request, check_writable, scripts, submit, work_of
     from harness.planning.tracking_process import Tracking
     from harness.reporting import protocol_guard
     from harness.store import ownership
     from harness.store.leftovers import remove_leftovers
+    from slurm import early_ends
 
     if cluster != LOCAL:
         if probe:
             raise UserError("--probe measures this machine: give it in a job on a node with --plan, without --cluster")
-        from slurm import profiles
+        from slurm import profiles, submission
 
         profile = profiles.load_profile(cluster)
         notify = profile.notify if notify is None else notify
+        submission.check_path(results)
+    if script and not (plan and cluster != LOCAL):
+        raise UserError("--script goes with --plan and --cluster: it shows what sbatch would be given")
     if notify is not None:
         from slurm.notify_command import command_problem
 
@@ -140,6 +152,8 @@ def sweep(
         adaptive_seeds.check_seed_limit(planned, limit, only)
     elif max_seeds is not None:
         raise UserError("--max-seeds goes with --until-decided")
+    if not plan:
+        early_ends.write_failures(planned.store)
     work = work_of(request, planned, retry_failed, probe, why_again=True)
     if work.to_do and not plan:
         check_writable(work)
@@ -151,7 +165,7 @@ def sweep(
         else:
             check_first_steps(planned, work.to_do, cluster)
     if not json_:
-        if plan:
+        if plan and not script:
             print(at_words(work.text(), sys.stdout))
         else:
             say(work.text())
@@ -161,10 +175,17 @@ def sweep(
         if note := note_of_other_runs(planned, options.command_for("status", None, results)):
             say(note)
     if plan:
-        if notify is not None and not json_:
+        shown = scripts(work) if script else []
+        if notify is not None and not json_ and not script:
             print(f"when it is done, at the first failure and when it is stuck, this runs: {one_line(notify)}")
         if json_:
-            print(json.dumps({**work.summary(), "run_ids": list(planned.plan.runs)}))
+            print(
+                json.dumps(
+                    {**work.summary(), "run_ids": list(planned.plan.runs)} | ({"scripts": shown} if script else {})
+                )
+            )
+        elif script:
+            print("\n\n".join(shown))
         return
     if note := ownership.writers_note(planned.store.root):
         say(note)

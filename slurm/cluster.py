@@ -1,11 +1,10 @@
 """Sweeps on a SLURM cluster: jobs as tasks of job arrays, submitted through submitit, with no driver to keep alive."""
 
 import os
-import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -16,26 +15,12 @@ from harness.errors import UserError
 from harness.spec.optimizers import check_deepspeed
 from harness.spec.own_code import all_own_code
 from harness.spec.science import Science
-from harness.spec.teacher_order import teacher_levels
 from harness.store import files, ownership
 from harness.store.store import Store
-from slurm import commands, missing_teachers, profiles, snapshot
+from slurm import commands, dry_run, early_ends, missing_teachers, profiles, snapshot, submission
 from slurm.array_jobs import ArrayJob, ArrayJobs, by_run, new_name, squeue
+from slurm.job_groups import job_groups
 from slurm.queue import Queue, QueuedJob
-
-
-@contextmanager
-def _outside_jobs() -> Iterator[None]:
-    """Hide the variables of a job around this process (an interactive one): sbatch and srun would obey them."""
-    environment = dict(os.environ)
-    for name in environment:
-        if name.startswith(("SLURM", "SBATCH", "SRUN")) and name != "SLURM_CONF":
-            del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(environment)
-
 
 # SLURM's final state of a job that left a run without a result -> (the run's state, its meaning).
 _ENDS = {
@@ -46,15 +31,6 @@ _ENDS = {
     "OUT_OF_MEMORY": ("out of memory", "raise `mem_gb` in the profile"),
     "CANCELLED": ("cancelled", "cancelled"),
 }
-# Runs after each task: a process that was killed (for its memory, say) could not put its job back into the queue.
-# A job that is being cancelled is no longer RUNNING, and is not requeued.
-# Of an array's last task, SLURM_JOB_ID is the number of the whole array.
-_REQUEUE_KILLED = (
-    'if [ $? -ge 128 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt %d ] '
-    '&& job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" '
-    '&& [ "$(squeue --noheader --jobs="$job" --format=%%T)" = RUNNING ]; '
-    'then scontrol requeue "$job"; fi'
-)
 
 
 @dataclass
@@ -62,6 +38,7 @@ class Cluster:
     """The backend of queues on a SLURM cluster."""
 
     queue_file: Path
+    unwritten: Queue | None = None  # what the file would hold, where nothing is to be submitted
     queue: Queue = field(init=False)
     store: Store = field(init=False)
     _array_jobs: ArrayJobs = field(init=False)
@@ -75,7 +52,7 @@ class Cluster:
     _silent: bool = False  # SLURM did not answer when it was last asked
 
     def __post_init__(self) -> None:
-        self.queue = Queue.read(self.queue_file)
+        self.queue = self.unwritten or Queue.read(self.queue_file)
         self.store = Store(Path(self.queue.store))
         self._array_jobs = ArrayJobs(self.store)
 
@@ -188,8 +165,8 @@ class Cluster:
             The number of runs that did not fit the limit on the user's jobs.
 
         Raises:
-            UserError: SLURM refuses or does not answer, a run has too few images in a batch for its processes, or its
-                engine is not installed.
+            UserError: SLURM refuses or does not answer, a run has too few images in a batch for its processes, its
+                engine is not installed, or jobs cannot use the store's path.
         """
         self.queue = Queue.read_own(self.queue_file)  # whose profile says what jobs run
         if self._postponed and time.monotonic() - self._postponed_at < self.profile.poll_seconds:
@@ -197,18 +174,54 @@ class Cluster:
         with self._array_jobs.submit_lock():
             self._adopt()
             self._asked_at = None
+            early_ends.write_failures(self.store)
             to_submit = set(self._open_runs()) - set(self.live())
             to_submit -= self._fail_without_teacher(to_submit)
-            jobs = [job for job in (job.only(to_submit) for job in self.queue.jobs) if job.runs]
-            for job in jobs:
-                self._check_batches(job)
-                self._check_engine(job)
+            jobs = self._checked_jobs(to_submit, {})
             postponed = sum(len(job.runs) for job in jobs)
             for group, teacher_runs in self._groups(jobs):
                 self._submit(group, teacher_runs)
                 postponed -= sum(len(job.runs) for job in group)
             self._postponed, self._postponed_at = postponed, time.monotonic()
             return postponed
+
+    def scripts(self, sciences: Mapping[str, Science]) -> list[str]:
+        """Return the scripts that sbatch would be given now to train runs; nothing is submitted or written.
+
+        Raises:
+            UserError: as ``start``.
+        """
+        jobs = self._checked_jobs(sciences.keys() - self.live().keys(), sciences)
+        groups, array_of = list(self._groups(jobs)), dict[str, str]()
+        scripts = []
+        for number, (group, teacher_runs) in enumerate(groups, 1):
+            name = f"kd-{self.queue_file.stem}-dry-run-{number}"
+            own_files = _own_files(self._sciences(group, sciences))
+            code = snapshot.snapshot_folder(self.store.code, own_files)
+            script = self._submission(name, group, code, bool(own_files), teacher_runs).script()
+            waits = dict.fromkeys(array_of[k] for k in teacher_runs if k in array_of)
+            scripts.append(dry_run.explained(script, f"{number} of {len(groups)}", [j.run_ids for j in group], waits))
+            for i, job in enumerate(group):
+                array_of |= dict.fromkeys(job.run_ids, f"task {i} of script {number}")
+        left = sum(len(job.runs) for job in jobs) - sum(len(job.runs) for group, _ in groups for job in group)
+        return [*scripts, dry_run.left_for_later(left)] if left else scripts
+
+    def _checked_jobs(self, run_ids: Set[str], sciences: Mapping[str, Science]) -> list[QueuedJob]:
+        submission.check_path(self.store.root)
+        jobs = [job for job in (job.only(run_ids) for job in self.queue.jobs) if job.runs]
+        for job in jobs:
+            self._check_batches(job)
+            self._check_engine(job, sciences)
+        return jobs
+
+    def _sciences(self, jobs: Iterable[QueuedJob], sciences: Mapping[str, Science]) -> list[Science]:
+        """Return a run's science for each student, teacher and method of jobs."""
+        runs = {(job.student, job.teacher, run.method): run.run_id for job in jobs for run in job.runs}
+        found: list[Science] = []
+        for run_id in runs.values():
+            with suppress(UserError):  # damaged: its job says so
+                found.append(sciences.get(run_id) or self.store.read_science(run_id))
+        return found
 
     def _fail_without_teacher(self, run_ids: set[str]) -> set[str]:
         """Write a failure for those of these runs whose teacher nobody will train, and return them."""
@@ -228,23 +241,11 @@ class Cluster:
         students are submitted.
         """
         if not jobs:
-            return
-        done = self.store.done_ids()
+            return iter(())
         if self._limits is None:
             self._limits = commands.limits()
         free_jobs = self._limits.user_jobs - self._jobs_of_user
-        levels = teacher_levels({k: job.all_needs for job in jobs for k in job.run_ids})
-        groups: dict[tuple[int, profiles.Resources, tuple[str, ...]], list[QueuedJob]] = {}
-        for job in jobs:
-            teacher_runs = tuple(k for k in job.all_needs if k not in done)
-            level = levels[job.run_ids[0]] + 1 if teacher_runs else 0
-            groups.setdefault((level, self._resources(job), teacher_runs), []).append(job)
-        for (_, _, teacher_runs), members in sorted(groups.items(), key=lambda item: item[0][0]):
-            for at in range(0, len(members), self._limits.array_tasks):
-                group = members[at : at + self._limits.array_tasks][: max(0, free_jobs)]
-                free_jobs -= len(group)
-                if group:
-                    yield group, teacher_runs
+        return job_groups(jobs, self.store.done_ids(), self._resources, self._limits.array_tasks, free_jobs)
 
     def _submit(self, jobs: list[QueuedJob], teacher_runs: tuple[str, ...]) -> None:
         from slurm.entry import run
@@ -260,67 +261,39 @@ class Cluster:
         orders = [replace(self.queue.order(job.run_ids), **given).to_json() for job in jobs]
         array_job = ArrayJob(name, str(folder), [list(job.run_ids) for job in jobs], orders)
         self._array_jobs.write(array_job)
-        own_files = _own_files(self.store, jobs)
+        own_files = _own_files(self._sciences(jobs, {}))
         code = snapshot.take_snapshot(self.store.code, own_files)
-        restarts = self.profile.max_attempts * max(job.packs for job in jobs)
-        # What a user's code reads besides modules is not in the copy, but where it was at submission. Without such
-        # code, nothing of the current folder is imported.
-        search = [str(code), *([os.getcwd()] if own_files else [])]
-        search += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-        executor = self._executor(name, folder, search, resources, teacher_runs, restarts)
+        array = self._submission(name, jobs, code, bool(own_files), teacher_runs)
         try:
-            with _outside_jobs(), ownership.writable_by_owner_alone():
-                submitted = executor.map_array(partial(run, max_attempts=self.profile.max_attempts), orders)
-        except Exception as e:  # submitit wraps sbatch's refusal in several types
+            array_job.job_id = array.submit(partial(run, max_attempts=self.profile.max_attempts), orders)
+        except UserError as e:
             self._array_jobs.remove(array_job)
-            reason = (str(e).strip().splitlines() or [type(e).__name__])[-1]
-            raise UserError(f"--cluster {self.queue.cluster}: sbatch refused: {reason}") from None
-        array_job.job_id = submitted[0].job_id.split("_")[0]
+            raise UserError(f"--cluster {self.queue.cluster}: sbatch refused: {e}") from None
         self._array_jobs.write(array_job)
         for i, job in enumerate(jobs):
             self._live |= {k: commands.JobState(array_job.task(i), name, "PENDING", "None") for k in job.run_ids}
         self._jobs_of_user += len(jobs)
 
-    def _executor(
-        self, name: str, folder: Path, search: list[str], resources: profiles.Resources, teacher_runs: tuple[str, ...],
-        restarts: int,
-    ) -> Any:  # fmt: skip
-        import submitit
-
-        profile = self.profile
-        python = profile.python or shlex.quote(sys.executable)
-        path = shlex.quote(os.pathsep.join(search))
-        executor = submitit.SlurmExecutor(folder=folder, python=f"env PYTHONPATH={path} {python}")
-        options: dict[str, Any] = {"chdir": search[0], "requeue": True, **profile.sbatch}
-        further = {k: v for k, v in options.items() if v is not False}
-        if teachers := [self._live[k] for k in teacher_runs if k in self._live]:
-            # afterany, not afterok: a student whose teacher failed starts, records that as its failure, and ends.
-            further["dependency"] = ":".join(("afterany", *dict.fromkeys(teacher.job_id for teacher in teachers)))
-        optional = {
-            **{option: getattr(profile, option) for option in ("partition", "account", "qos", "constraint")},
-            "mem": f"{int(resources.mem_gb * 1024)}MB" if resources.mem_gb else None,
-            "gpus_per_node": resources.gpus_per_node or None,
-        }
-        executor.update_parameters(
-            job_name=name,
-            time=resources.time_minutes,
-            nodes=resources.nodes,
-            ntasks_per_node=resources.tasks_per_node,
-            cpus_per_task=resources.cpus_per_task,
-            srun_args=[
-                "--kill-on-bad-exit=1",  # when one process is lost, end the others, which would wait for it
-                "--open-mode=append",  # a requeued job's log says why
-                f"--cpus-per-task={resources.cpus_per_task}",
-            ],
-            array_parallelism=self.queue.max_parallel,
-            signal_delay_s=profile.signal_seconds,
-            stderr_to_stdout=True,
-            setup=[*_private_setup(folder, Path(search[0])), *profile.setup],
-            teardown=[_REQUEUE_KILLED % restarts],
-            additional_parameters=further,
-            **{k: v for k, v in optional.items() if v is not None},
+    def _submission(
+        self, name: str, jobs: list[QueuedJob], code: Path, has_own_code: bool, teacher_runs: tuple[str, ...]
+    ) -> submission.Submission:
+        # What a user's code reads besides modules is not in the copy, but where it was at submission. Without such
+        # code, nothing of the current folder is imported.
+        search = [str(code), *([os.getcwd()] if has_own_code else [])]
+        search += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+        # afterany, not afterok: a student whose teacher failed starts, records that as its failure, and ends.
+        teachers = dict.fromkeys(self._live[k].job_id for k in teacher_runs if k in self._live)
+        return submission.Submission(
+            name=name,
+            folder=self.store.jobs / name,
+            tasks=len(jobs),
+            profile=self.profile,
+            resources=self._resources(jobs[0]),
+            search=search,
+            dependency=":".join(("afterany", *teachers)) if teachers else "",
+            max_parallel=self.queue.max_parallel,
+            restarts=self.profile.max_attempts * max(job.packs for job in jobs),
         )
-        return executor
 
     def _resources(self, job: QueuedJob) -> profiles.Resources:
         return self.profile.resources_for(job.student, job.teacher)
@@ -343,7 +316,7 @@ class Cluster:
                 "processes, or another `batch_size` in the recipe (which makes it another run)"
             )
 
-    def _check_engine(self, job: QueuedJob) -> None:
+    def _check_engine(self, job: QueuedJob, sciences: Mapping[str, Science]) -> None:
         """Check that the engine is installed here, unless jobs start a Python of their own, and can train the runs.
 
         Raises:
@@ -353,7 +326,8 @@ class Cluster:
         if resources.engine != "deepspeed":
             return
         for run in job.runs:
-            check_deepspeed(self.store.read_science(run.run_id).recipe.optimizer, resources.zero_stage)
+            science = sciences.get(run.run_id) or self.store.read_science(run.run_id)
+            check_deepspeed(science.recipe.optimizer, resources.zero_stage)
         if self.profile.python is None and find_spec("deepspeed") is None:
             raise UserError(
                 f"--cluster {self.queue.cluster}: engine deepspeed is not installed here: pip install "
@@ -385,28 +359,6 @@ class Cluster:
             self._array_jobs.write(array_job)
 
 
-def _private_setup(folder: Path, code: Path) -> list[str]:
-    """Return shell lines by which a job gets this process's umask, and ends if others could have written its code.
-
-    The job's files were submitted with a stricter umask, see ``ownership.writable_by_owner_alone``.
-    """
-    umask = f"{ownership.current_umask():04o}"
-    lines = [f"umask {umask}; export SLURM_UMASK={umask}"]
-    if ownership.is_private(folder.stat()):  # else the file system keeps no owners
-        others = f"\\( -perm /022 -o ! -user {os.geteuid()} ! -user 0 \\) -print -quit"
-        pickles = f"find {shlex.quote(str(folder))} -maxdepth 1 \\( -type d -o -name '*_submitted.pkl' \\) {others}"
-        lines += [
-            f'others="$({pickles}; find {shlex.quote(str(code))} {others})"',
-            'if [ -n "$others" ]; then echo "refused: others can write to this job\'s code: $others"; exit 1; fi',
-        ]
-    return lines
-
-
-def _own_files(store: Store, jobs: list[QueuedJob]) -> list[tuple[str, Path]]:
-    """Return (module, file) of all code of these runs that is the user's own."""
-    first = {(job.student, job.teacher, run.method): run.run_id for job in jobs for run in job.runs}
-    sciences: list[Science] = []
-    for run_id in first.values():
-        with suppress(UserError):  # damaged: its job says so
-            sciences.append(store.read_science(run_id))
+def _own_files(sciences: Iterable[Science]) -> list[tuple[str, Path]]:
+    """Return (module, file) of all code of runs that is the user's own."""
     return sorted({item for code in all_own_code(sciences) for item in code.modules().items()})

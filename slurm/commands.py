@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from harness.errors import UserError
 from harness.store.ownership import user_name
+from slurm.environment import query_environment
 
 TIMEOUT_SECONDS = 120
 
@@ -35,10 +36,11 @@ def squeue(users: Iterable[str]) -> list[JobState]:
     Raises:
         UserError: SLURM does not answer.
     """
-    of_users = "--user=" + ",".join(sorted(filter(_is_known, users)))
-    lines = _output("squeue", of_users, "--array", "--noheader", "--format=%i|%j|%T|%u|%r").splitlines()
+    # squeue has no word for an account without a name, as in a container: then it lists everybody's jobs.
+    of_users = ["--user=" + ",".join(sorted(filter(_is_known, users)))] if _is_known(user()) else []
+    lines = _output("squeue", *of_users, "--array", "--noheader", "--format=%i|%j|%T|%U|%r").splitlines()
     rows = (line.split("|", 4) for line in lines)
-    return [JobState(job_id, name, state, reason, owner) for job_id, name, state, owner, reason in rows]
+    return [JobState(job_id, name, state, reason, user_name(int(uid))) for job_id, name, state, uid, reason in rows]
 
 
 def sacct(job_ids: list[str]) -> list[JobState]:
@@ -111,13 +113,13 @@ def _is_known(name: str) -> bool:
 
 
 def user() -> str:
-    """Return the name of this process's account."""
+    """Return the name of this process's account, or its number where it has none."""
     return user_name(os.geteuid())
 
 
 def _output(*command: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=query_environment())
     except FileNotFoundError:
         raise UserError(f"{command[0]}: no such command; is this a SLURM login node?") from None
     except subprocess.TimeoutExpired:

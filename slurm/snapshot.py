@@ -29,6 +29,25 @@ def take_snapshot(folder: Path, own_files: Iterable[tuple[str, Path]]) -> Path:
         DiskFull: the disk is full.
         UserError: others have put something in the copy's place.
     """
+    files = _files(own_files)
+    sums = _checksums(files)
+    name = _name(sums)
+    for copy in (folder / name, folder / f"{name}-{os.geteuid()}"):
+        if not copy.exists():
+            _write_copy(files, copy)
+        if ownership.is_private_tree(copy):
+            _mend(files, copy, sums)
+            return copy
+    raise UserError(f"{copy}: others can write to it: remove it, or use a store of your own")
+
+
+def snapshot_folder(folder: Path, own_files: Iterable[tuple[str, Path]]) -> Path:
+    """Return the folder into which ``take_snapshot`` copies the same, unless others can write to it."""
+    return folder / _name(_checksums(_files(own_files)))
+
+
+def _files(own_files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Return name in the copy -> file."""
     files: dict[str, Path] = {}
     for package in PACKAGES:
         for path in sorted((CHECKOUT / package).rglob("*")):
@@ -41,18 +60,18 @@ def take_snapshot(folder: Path, own_files: Iterable[tuple[str, Path]]) -> Path:
             continue
         outermost = path.parents[below - 1]
         files.update({str(p.relative_to(outermost.parent)): p for p in sorted(outermost.rglob("*.py"))})
+    return files
+
+
+def _checksums(files: Mapping[str, Path]) -> dict[str, bytes]:
+    return {name: hashlib.sha256(files[name].read_bytes()).digest() for name in sorted(files)}
+
+
+def _name(sums: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256(str(provenance.git_state()).encode())
-    sums = {name: hashlib.sha256(files[name].read_bytes()).digest() for name in sorted(files)}
     for name, content in sums.items():
         digest.update(name.encode() + b"\0" + content)
-    name = digest.hexdigest()[:12]
-    for copy in (folder / name, folder / f"{name}-{os.geteuid()}"):
-        if not copy.exists():
-            _write_copy(files, copy)
-        if ownership.is_private_tree(copy):
-            _mend(files, copy, sums)
-            return copy
-    raise UserError(f"{copy}: others can write to it: remove it, or use a store of your own")
+    return digest.hexdigest()[:12]
 
 
 def _write_copy(files: Mapping[str, Path], copy: Path) -> None:

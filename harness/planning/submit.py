@@ -24,7 +24,7 @@ from harness.store import ownership
 
 if TYPE_CHECKING:
     from harness.reporting.comparison import Contents
-    from slurm.queue import Notification
+    from slurm.queue import Notification, Queue
 
 LOCAL = "local"
 MOST_CPU_JOBS = 8  # at once on this machine, unless --max-parallel says otherwise
@@ -115,6 +115,13 @@ class Work:
         store, done = self.planned.store, (k for k, state in self.states.items() if state == "done")
         return sum(not store.best_weights(run_id).exists() for run_id in done)
 
+    def _sbatch_variables(self) -> str:
+        if self.cluster == LOCAL:
+            return ""
+        from slurm import profiles, sbatch_variables
+
+        return sbatch_variables.note(profiles.load_profile(self.cluster))
+
     def text(self) -> str:
         """Return the same as lines for people."""
         counts = self.summary()
@@ -126,6 +133,7 @@ class Work:
             in_jobs = f" in {plural(len(self.jobs), 'job')}" if len(self.jobs) < self.packs else ""
             lines.append(f"{plural(self.packs, 'pack')}{in_jobs}, {plural(self.at_once, 'job')} at a time")
             lines += text.estimate_lines(self.estimate, self.cluster != LOCAL)
+            lines += filter(None, [self._sbatch_variables()])
         lines += reasons(self.near)
         lines += self.planned.teacher_notes()
         lines += map(str, lost_teachers(self.planned, self.to_do))
@@ -196,7 +204,7 @@ def submit(work: Work) -> Path:
     """
     from harness.planning.cost import submissions  # reads records, and so waits for pyarrow
     from slurm import backend
-    from slurm.queue import Queue, QueuedJob, own_queue_file
+    from slurm.queue import own_queue_file
 
     assert work.estimate
     planned, store = work.planned, work.planned.store
@@ -206,24 +214,12 @@ def submit(work: Work) -> Path:
     check_writable(work)
     for run_id in (k for k in work.to_do if work.states[k] == "failed"):
         store.archive_failure(run_id)
-    queued = []
-    for job in work.jobs:
-        sciences = {k: planned.plan.runs[k].science for k in job.run_ids}
-        for run_id, science in sciences.items():
-            store.write_science(run_id, science)
-        queued.append(QueuedJob.from_sciences(sciences, job.needs, job.also_needs))
+    for run_id in (k for job in work.jobs for k in job.run_ids):
+        store.write_science(run_id, planned.plan.runs[run_id].science)
     queue_file = own_queue_file(store, planned.name, planned.plan.runs)
-    Queue(
-        store=str(store.root),
-        jobs=tuple(queued),
-        max_parallel=work.at_once,
-        threads=devices.threads_of_a_job(work.at_once),
-        data=str(folder) if folder else None,
-        weights=weights,
-        cluster=_named_anywhere(work.cluster),
-        keep_best=work.keep_best,
-        notify=_notification(work),
-    ).write(queue_file)
+    replace(_queue(work), data=str(folder) if folder else None, weights=weights, notify=_notification(work)).write(
+        queue_file
+    )
     submissions.note_submission(store, planned.name, work.to_do, work.estimate)
     if postponed := backend.backend_of(queue_file).start():
         say(
@@ -241,6 +237,40 @@ def _notification(work: Work) -> "Notification | None":
     counts = work.summary()
     numbers = counts["runs"], counts["done"], counts["failed"]
     return Notification(work.notify, os.getcwd(), work.planned.name, *numbers, time.time_ns())
+
+
+def scripts(work: Work) -> list[str]:
+    """Return the scripts that sbatch would be given to train what is left; nothing is submitted or written.
+
+    Raises:
+        UserError: SLURM does not answer, or the profile does not suit a run.
+    """
+    from slurm.cluster import Cluster
+    from slurm.queue import own_queue_file
+
+    if not work.jobs:
+        return []
+    runs = work.planned.plan.runs
+    queue_file = own_queue_file(work.planned.store, work.planned.name, runs)
+    return Cluster(queue_file, _queue(work)).scripts({k: runs[k].science for k in work.to_do})
+
+
+def _queue(work: Work) -> "Queue":
+    """Return the queue of what is left, without the places of data and weights."""
+    from slurm.queue import Queue, QueuedJob
+
+    sciences = {k: run.science for k, run in work.planned.plan.runs.items()}
+    jobs = (({k: sciences[k] for k in job.run_ids}, job.needs, job.also_needs) for job in work.jobs)
+    return Queue(
+        store=str(work.planned.store.root),
+        jobs=tuple(QueuedJob.from_sciences(*job) for job in jobs),
+        max_parallel=work.at_once,
+        threads=devices.threads_of_a_job(work.at_once),
+        data=None,
+        weights={},
+        cluster=_named_anywhere(work.cluster),
+        keep_best=work.keep_best,
+    )
 
 
 def _named_anywhere(cluster: str) -> str | None:

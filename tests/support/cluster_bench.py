@@ -38,6 +38,7 @@ class ClusterBench(Bench):
     cluster: Loopback = field(kw_only=True)
     profile: dict[str, Any] = field(default_factory=dict)
     sbatch: dict[str, Any] = field(default_factory=dict)  # long options
+    variables: dict[str, str] = field(default_factory=dict)  # of the user's shell
 
     @property
     def calls_file(self) -> Path:
@@ -46,7 +47,7 @@ class ClusterBench(Bench):
     def _process_options(self) -> dict[str, Any]:
         options = super()._process_options()
         path = f"{self.folder / 'bin'}{os.pathsep}{packages.search_path()}"
-        return {**options, "env": {**options["env"], **self.cluster.env, "PATH": path}}
+        return {**options, "env": {**options["env"], **self.cluster.env, "PATH": path, **self.variables}}
 
     def command(self, name: str, *args: str, file: str | None = "sweep.yaml") -> list[str]:
         resources = {"time_minutes": 10, "cpus_per_task": 1, "mem_gb": 1, **self.profile.get("resources", {})}
@@ -75,7 +76,7 @@ class ClusterBench(Bench):
         """Write a line to ``calls_file`` for each SLURM command that is called outside jobs from now on."""
         for program in COMMANDS:
             note = f"echo {program} >> {shlex.quote(str(self.calls_file))}"
-            self.wrap(program, f'[ -n "$SLURM_JOB_ID" ] || {note}\nexec "$REAL" "$@"')
+            self.wrap(program, f'[ -n "$SUBMITIT_EXECUTOR" ] || {note}\nexec "$REAL" "$@"')
 
     def calls(self) -> Counter[str]:
         return Counter(self.calls_file.read_text().split()) if self.calls_file.exists() else Counter()

@@ -11,7 +11,7 @@ from harness.planning.plan import plan_sweep
 from harness.planning.submit import _named_anywhere
 from harness.store import files
 from harness.store.store import Store
-from slurm import commands, entry
+from slurm import commands, early_ends, entry
 from slurm.array_jobs import ArrayJob, ArrayJobs
 from slurm.backend import backend_of
 from slurm.cluster import Cluster
@@ -102,6 +102,26 @@ def test_how_a_job_without_a_result_ended(cluster: Cluster, slurm: Slurm, word: 
     found_state, found_remark = cluster.scheduled("aaaa")
     assert found_state == state and remark in found_remark and found_remark.endswith("run the sweep again")
     assert cluster.scheduled("bbbb") == ("", "")
+
+
+def test_a_job_that_ends_before_any_run_began_fails_once(cluster: Cluster) -> None:
+    """Of another job a run had begun, which may be resumed."""
+    store, folder = cluster.store, cluster.store.jobs / NAME
+    folder.mkdir(parents=True)
+    ArrayJobs(store).write(ArrayJob(NAME, str(folder), [["aaaa", "bbbb"], ["cccc"], ["dddd"]], [], "7"))
+    for task, text in enumerate(("no module named x\nsrun: error: node1: task 0: Exited", "Killed", "")):
+        (folder / f"7_{task}_0_log.out").write_text(text)
+        (folder / f"7_{task}_exit_code").write_text("1\n")
+    store.run("cccc").mkdir(parents=True)
+    store.add_attempt("cccc", log=str(folder / "7_1_0_log.out"), pid=1)
+    assert early_ends.write_failures(store) == {"aaaa", "bbbb", "dddd"} == store.failed_ids()
+    causes = [failure.cause for run in ("bbbb", "dddd") if (failure := store.failure(run))]
+    assert causes == [
+        f"its job 7_{task} ended before any run began, with exit code 1{reason}"
+        for task, reason in ((0, ": no module named x"), (2, ", and its log is empty"))
+    ]
+    store.archive_failure("aaaa")  # --retry-failed
+    assert not early_ends.write_failures(store)
 
 
 def test_jobs_are_assumed_to_go_on_while_slurm_is_silent(

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -309,18 +308,15 @@ def test_a_clusters_jobs_wait_for_all_their_teachers(tmp_path: Path, monkeypatch
     profile.write_text("{}")
     Queue(str(tmp_path / "results"), tuple(jobs), 4, 1, None, {}, str(profile)).write(queue_file)
     monkeypatch.setattr(commands, "limits", lambda: commands.Limits(array_tasks=10, user_jobs=100))
-    options: list[dict[str, object]] = []
-    executor = SimpleNamespace(update_parameters=lambda **given: options.append(given["additional_parameters"]))
-    monkeypatch.setattr("submitit.SlurmExecutor", lambda **_: executor)
     cluster = Cluster(queue_file)
-    submitted: list[str] = []
+    submitted, dependencies = list[str](), list[str]()
     for group, teacher_runs in cluster._groups(jobs):
         assert set(teacher_runs) <= set(submitted)
-        cluster._executor("n", tmp_path, [str(tmp_path)], cluster._resources(group[0]), teacher_runs, 1)
+        dependencies.append(cluster._submission("n", group, tmp_path, False, teacher_runs).dependency)
         for run_id in (run_id for job in group for run_id in job.run_ids):
             submitted.append(run_id)
             cluster._live[run_id] = commands.JobState(f"{len(submitted)}_0", "n", "PENDING", "None")
-    assert [given.get("dependency") for given in options] == [None, "afterany:2_0", "afterany:1_0:3_0"]
+    assert dependencies == ["", "afterany:2_0", "afterany:1_0:3_0"]
 
 
 def test_a_teacher_whose_weights_are_gone_is_named_and_nothing_learns_from_it(tmp_path: Path) -> None:

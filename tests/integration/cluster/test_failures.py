@@ -1,6 +1,7 @@
 """Runs that fail on a cluster: their records, the reports and retries."""
 
 import os
+import re
 import signal
 import sys
 
@@ -84,6 +85,30 @@ def test_a_run_that_is_killed_again_and_again_is_given_up(with_teacher: ClusterB
     assert rerun.returncode == 0, rerun.stderr
     recorded_once(with_teacher)
     same_end(with_teacher, finished, *METHODS)
+
+
+def test_jobs_that_end_before_python_starts_fail_with_their_log(bench: ClusterBench) -> None:
+    """They are not tried again. Neither ``export: NONE`` nor a % in the path is in the way of the repaired profile."""
+    bench.folder = bench.folder / "50%N 100%"
+    bench.folder.mkdir()
+    bench.sweep = {**small(0, 1), "methods": {"student": {}}}
+    bench.profile = {"python": "/no/such/python"}
+    result = bench.run("sweep")
+    assert result.returncode == 1 and len(bench.submissions()) == 1, result.stderr
+    for failure in map(bench.store.failure, bench.plan().plan.runs):
+        assert (
+            failure
+            and failure.kind == "killed"
+            and re.fullmatch(
+                r"its job \d+_[01] ended before any run began, with exit code 127: .*/no/such/python.*", failure.cause
+            )
+        ), failure
+        assert "Exited with exit code 127" in failure.details
+        assert bench.call("status", "--logs", failure.run_id).out == failure.details + "\n"
+    bench.profile, bench.sbatch = {}, {"export": "NONE"}
+    rerun = bench.run("sweep", "--retry-failed")
+    assert rerun.returncode == 0, rerun.stderr
+    recorded_once(bench)
 
 
 @pytest.mark.parametrize("end", ["timed out", "preempted"])

@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 from collections import Counter
+from pathlib import Path
 
 from slurm import commands
 from tests.support.bench import SELDOM, SWEEP, Bench, teacher_run, until
@@ -96,8 +97,9 @@ def test_few_arrays_and_few_calls_however_many_runs(bench: ClusterBench) -> None
 
 
 def test_resources_by_size_and_what_starts_python(bench: ClusterBench) -> None:
-    """SLURM reports the requested resources. The profile's command, e.g. a container's, starts a job's Python after the
-    profile's setup."""
+    """SLURM reports the requested resources, and what the user's variables add. The profile's command, e.g. a
+    container's, starts a job's Python after the profile's setup."""
+    bench.variables = {"SBATCH_PARTITION": "low", "SBATCH_TIMELIMIT": "3", "SBATCH_JOB_NAME": "mine"}
     script = bench.folder / "container"
     script.write_text(f'#!/bin/sh\necho "$LOADED" >> {bench.folder}/contained\nexec {sys.executable} "$@"\n')
     script.chmod(0o755)
@@ -109,12 +111,30 @@ def test_resources_by_size_and_what_starts_python(bench: ClusterBench) -> None:
     bench.sweep = {**SWEEP, "methods": {"kd": {}}, "seeds": [0]}
     bench.sbatch = {"hold": True}
     teacher, kd = teacher_run(bench), bench.cells()["kd", 0].run_id
+    scripts = json.loads(bench.run("sweep", "--plan", "--script", "--json").stdout)["scripts"]
+    assert not bench.store.root.exists(), "a dry run writes nothing"
     assert bench.run("sweep", "--detach").returncode == 0
-    settings = {job: (limit, memory) for job, limit, memory in bench.jobs("%i|%l|%m")}
-    assert (settings[bench.job_of(teacher)], settings[bench.job_of(kd)]) == (("7:00", "1.50G"), ("10:00", "1G"))
+    accepted_and_submitted(bench, scripts)
+    settings = {job: rest for job, *rest in bench.jobs("%i|%l|%m|%P")}
+    assert settings[bench.job_of(teacher)] == ["7:00", "1.50G", "low"]
+    assert settings[bench.job_of(kd)] == ["10:00", "1G", "low"]
     bench.release()
     until(lambda: bench.store.done_ids() == {teacher, kd})
     assert (bench.folder / "contained").read_text().split() == ["cuda"] * 2
+
+
+def accepted_and_submitted(bench: ClusterBench, scripts: list[str]) -> None:
+    """Check that sbatch takes a dry run's scripts, and that the same were submitted but for what it cannot know."""
+    notes = sorted(bench.submissions().values(), key=lambda note: int(note["job_id"]))
+    assert len(scripts) == len(notes) and "# --dependency=afterany: task 0 of script 1, whose number" in scripts[1]
+    for number, (script, note) in enumerate(zip(scripts, notes, strict=True), 1):
+        (path := bench.folder / "script.sh").write_text(script)
+        bench.cluster.client("sbatch", "--test-only", str(path))
+        (submitted,) = Path(note["folder"]).glob("*_submission.sh")
+        lines = [line for line in submitted.read_text().split("\n") if "--dependency" not in line]
+        name = note["name"].rpartition("-")[0] + f"-dry-run-{number}"
+        shown = script.replace(name, note["name"]).split("\n")
+        assert [line for line in shown if not line.startswith("# ") or line in lines] == lines
 
 
 def test_no_more_jobs_than_the_user_may_submit(bench: ClusterBench, finished: Bench) -> None:
@@ -166,6 +186,12 @@ def test_detached_shown_cancelled_and_resumed_without_accounting(with_teacher: C
     with_teacher.sweep = small(0, **SLOW)
     with_teacher.slow(1)
     with_teacher.sbatch = {"hold": True}
+    with_teacher.variables = {
+        "SQUEUE_STATES": "RUNNING",
+        "SQUEUE_USERS": "x",
+        "SLURM_CLUSTERS": "x",
+        "SCANCEL_USER": "x",
+    }
     kd = with_teacher.cells()["kd", 0]
     label = with_teacher.plan().plan.runs[kd.run_id].label
     try:

@@ -1,0 +1,83 @@
+"""Jobs that end before they begin any run: Python does not start, or not this harness. They would end so again.
+
+Python cannot say so, and not every cluster has accounting. So the job's script notes its exit code beside its log.
+"""
+
+import os
+import re
+import shlex
+from collections.abc import Sequence, Set
+from pathlib import Path
+
+from harness.store import files
+from harness.store.store import Store
+from slurm import commands, environment
+from slurm.array_jobs import ArrayJobs
+
+# Of an array's last task, SLURM_JOB_ID is the number of the whole array.
+_SET_JOB = 'kd_job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"'
+JOB_IN_SHELL = '"$kd_job"'
+# A job that is being cancelled is not.
+IS_RUNNING_IN_SHELL = f'[ "$(squeue --noheader --jobs={JOB_IN_SHELL} --format=%T)" = RUNNING ]'
+_NOTE = "_exit_code"
+_OF_SLURM = re.compile(r"(srun|slurmstepd\S*): ")  # lines that say no more than that the process has ended
+
+
+def note_in_shell(folder: Path, restarts: int) -> list[str]:
+    """Return shell lines with which a job that ends by itself, with an error, notes its exit code in its folder.
+
+    A process that was killed by a signal is started again instead, this often.
+    """
+    note = f"{shlex.quote(str(folder))}/{JOB_IN_SHELL}{_NOTE}"
+    by_itself = f'[ $code -lt 128 ] || [ "${{SLURM_RESTART_COUNT:-0}}" -ge {restarts} ]'
+    noting = (
+        f"code=$?; if [ $code -gt 0 ] && {{ {by_itself}; }} && {environment.UNSET_IN_SHELL} "
+        f"&& {IS_RUNNING_IN_SHELL}; then echo $code > {note}; fi"
+    )
+    return [_SET_JOB, f"rm -f {note}", f"trap {shlex.quote(noting)} EXIT"]
+
+
+def write_failures(store: Store) -> set[str]:
+    """Write a failure for the open runs of this user's jobs that ended so, and return them."""
+    array_jobs, failed = ArrayJobs(store), set[str]()
+    if not (noted := array_jobs.read()) or not os.access(store.root, os.W_OK):
+        return failed
+    settled = store.done_ids() | store.failed_ids()
+    for array_job in noted:
+        has_open_runs = not settled.issuperset(run_id for run_ids in array_job.packs for run_id in run_ids)
+        if not (has_open_runs and array_job.user == commands.user() and array_jobs.is_own(array_job)):
+            continue
+        codes = _exit_codes(Path(array_job.folder))
+        for i, run_ids in enumerate(array_job.packs):
+            if (task := array_job.task(i)) in codes:
+                failed |= _fail(store, run_ids, settled | failed, task, codes[task])
+    return failed
+
+
+def _exit_codes(folder: Path) -> dict[str, Path]:
+    """Return job (12, 12_3) -> the file that holds its exit code."""
+    return {path.name.removesuffix(_NOTE): path for path in files.entries(folder, f"*{_NOTE}")}
+
+
+def _fail(store: Store, run_ids: Sequence[str], settled: Set[str], task: str, note: Path) -> set[str]:
+    """Write a failure for a job's runs that are not settled, unless it had begun one, and return them."""
+    log, failed = note.parent / f"{task}_0_log.out", set(run_ids) - settled
+    if any(attempt["log"] == str(log) for run_id in run_ids for attempt in store.attempts(run_id)):
+        failed = set()
+    if failed:
+        log_end = files.tail(log) if log.exists() else ""
+        cause = (
+            f"its job {task} ended before any run began, with exit code {note.read_text().strip()}{_reason(log_end)}"
+        )
+        kind = "disk" if files.names_full_disk(log_end) else "killed"
+        for run_id in sorted(failed):
+            store.write_failure(run_id, kind, cause, log_end, str(log))
+    note.unlink(missing_ok=True)  # after the failures: --retry-failed is for another job
+    return failed
+
+
+def _reason(log_end: str) -> str:
+    """Return the last line of a log that the job's own programs have written, for the end of a sentence."""
+    lines = [line.strip() for line in log_end.splitlines() if line.strip()]
+    own = [line for line in lines if not _OF_SLURM.match(line)] or lines
+    return f": {own[-1][:500]}" if own else ", and its log is empty"

@@ -1,0 +1,138 @@
+"""What sbatch is given for an array of jobs: a script, which submitit makes from a profile's options."""
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.store import ownership
+from slurm import early_ends, environment, sbatch_variables
+from slurm.profiles import Profile, Resources
+
+# A process that was killed (for its memory, say) could not put its job back into the queue: done after each task.
+_REQUEUE_KILLED = (
+    "code=$?; "
+    f"if [ $code -ge 128 ] && {environment.UNSET_IN_SHELL} && [ ${{SLURM_RESTART_COUNT:-0}} -lt RESTARTS ] "
+    f"&& {early_ends.IS_RUNNING_IN_SHELL}; then scontrol requeue {early_ends.JOB_IN_SHELL}; fi; exit $code"
+)
+
+
+def check_path(folder: Path) -> None:
+    """Check that submitit can work in a folder.
+
+    Raises:
+        UserError: its path holds what submitit replaces by a job's number.
+    """
+    if code := re.search("%[jtAa]", str(folder.absolute())):
+        raise UserError(
+            f"{folder}: SLURM's jobs cannot use a path with {code[0]!r}, which means a job's number to them"
+        )
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An array of jobs that ask for the same resources."""
+
+    name: str  # unique among all SLURM jobs
+    folder: Path  # of its script, pickles and logs
+    tasks: int
+    profile: Profile
+    resources: Resources
+    search: Sequence[str]  # where jobs find modules: the copy of the code first
+    dependency: str
+    max_parallel: int
+    restarts: int  # after processes that were killed
+
+    def script(self) -> str:
+        """Return the text that sbatch is given.
+
+        Raises:
+            UserError: SLURM is not installed here.
+        """
+        executor = self._executor()
+        if self.tasks > 1:  # as submitit's executor of arrays does
+            executor.parameters["map_count"] = self.tasks
+        return str(executor._make_submission_file_text(executor._submitit_command_str, ""))
+
+    def submit(self, function: Callable[..., None], orders: Sequence[Mapping[str, Any]]) -> str:
+        """Submit jobs that call a function with an order each, and return the array's number.
+
+        Raises:
+            UserError: SLURM is not installed here, or sbatch refuses; the text is its own.
+        """
+        executor = self._executor()
+        variables = sbatch_variables.in_force(self.profile)
+        try:
+            with environment.submission_environment(variables), ownership.writable_by_owner_alone():
+                submitted = executor.map_array(function, orders)
+        except Exception as e:  # submitit wraps sbatch's refusal in several types
+            raise UserError((str(e).strip().splitlines() or [type(e).__name__])[-1]) from None
+        return str(submitted[0].job_id.split("_")[0])
+
+    def _executor(self) -> Any:
+        import submitit
+
+        if shutil.which("srun") is None:
+            raise UserError("srun: no such command; is this a SLURM login node?")
+        profile, resources = self.profile, self.resources
+        python = profile.python or shlex.quote(sys.executable)
+        path = shlex.quote(os.pathsep.join(self.search))
+        executor = submitit.SlurmExecutor(folder=self.folder, python=f"env PYTHONPATH={path} {python}")
+        options: dict[str, Any] = {"chdir": self.search[0], "requeue": True, **profile.sbatch}
+        further = {k: v for k, v in options.items() if v is not False}
+        if self.dependency:
+            further["dependency"] = self.dependency
+        srun_args = [
+            "--kill-on-bad-exit=1",  # when one process is lost, end the others, which would wait for it
+            "--open-mode=append",  # a requeued job's log says why
+            f"--cpus-per-task={resources.cpus_per_task}",
+            "--export=ALL",  # also where the profile has `export: NONE`, which is for the submitter's variables
+        ]
+        if "%" in str(self.folder):  # to sbatch and srun the beginning of a job's number, as in submitit's own patterns
+            stem = f"{self.folder.absolute()}/".replace("%", "%%") + ("%A_%a" if self.tasks > 1 else "%j")
+            further["output"] = f"{stem}_0_log.out"
+            srun_args += ["--output", f"{stem}_%t_log.out"]
+        optional = {
+            **{option: getattr(profile, option) for option in ("partition", "account", "qos", "constraint")},
+            "mem": f"{int(resources.mem_gb * 1024)}MB" if resources.mem_gb else None,
+            "gpus_per_node": resources.gpus_per_node or None,
+        }
+        executor.update_parameters(
+            job_name=self.name,
+            time=resources.time_minutes,
+            nodes=resources.nodes,
+            ntasks_per_node=resources.tasks_per_node,
+            cpus_per_task=resources.cpus_per_task,
+            srun_args=srun_args,
+            array_parallelism=self.max_parallel,
+            signal_delay_s=profile.signal_seconds,
+            stderr_to_stdout=True,
+            setup=[*early_ends.note_in_shell(self.folder, self.restarts), *self._private_setup(), *profile.setup],
+            teardown=[_REQUEUE_KILLED.replace("RESTARTS", str(self.restarts))],
+            additional_parameters=further,
+            **{k: v for k, v in optional.items() if v is not None},
+        )
+        return executor
+
+    def _private_setup(self) -> list[str]:
+        """Return shell lines by which a job gets this process's umask, and ends if others could have written its code.
+
+        The job's files are submitted with a stricter umask, see ``ownership.writable_by_owner_alone``.
+        """
+        umask = f"{ownership.current_umask():04o}"
+        lines = [f"umask {umask}; export SLURM_UMASK={umask}"]
+        if not self.folder.exists() or ownership.is_private(self.folder.stat()):  # else the file system keeps no owners
+            folder, code = shlex.quote(str(self.folder)), shlex.quote(self.search[0])
+            others = f"\\( -perm /022 -o ! -user {os.geteuid()} ! -user 0 \\) -print -quit"
+            pickles = f"find {folder} -maxdepth 1 \\( -type d -o -name '*_submitted.pkl' \\) {others}"
+            lines += [
+                f'others="$({pickles}; find {code} {others})"',
+                'if [ -n "$others" ]; then echo "refused: others can write to this job\'s code: $others"; exit 1; fi',
+            ]
+        return lines
