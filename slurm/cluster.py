@@ -1,12 +1,14 @@
 """Sweeps on a SLURM cluster: jobs as tasks of job arrays, submitted through submitit, with no driver to keep alive."""
 
+import io
 import os
 import shlex
+import shutil
 import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -23,6 +25,7 @@ from harness.store.store import Store
 from slurm import commands, missing_teachers, profiles, snapshot
 from slurm.array_jobs import ArrayJob, ArrayJobs
 from slurm.queue import Queue, QueuedJob
+from slurm.refusals import JobLimit, Refusal
 
 
 @contextmanager
@@ -70,9 +73,11 @@ class Cluster:
     _live: dict[str, commands.JobState] = field(default_factory=dict)
     _jobs_of_user: int = 0  # pending and running jobs and array tasks of this user, whatever they do
     _ended: dict[str, commands.JobState] | None = None
-    _limits: commands.Limits | None = None
-    _postponed: int = 0  # runs that the last start could not submit under the user's limit,
-    _postponed_at: float = 0.0  # and when that was
+    _most_array_tasks: int | None = None
+    _array_tasks: int = 0  # to submit at once: fewer after SLURM has refused more
+    _postponed: int = 0  # runs that the last start could not submit under SLURM's limits,
+    _postponed_at: float = 0.0  # when that was,
+    _postponed_by: str = ""  # and under which
     _silent: bool = False  # SLURM did not answer when it was last asked
 
     def __post_init__(self) -> None:
@@ -192,7 +197,7 @@ class Cluster:
         """Submit every open run that has no job, within SLURM's limits. Two callers at once submit once.
 
         Returns:
-            The number of runs that did not fit the limit on the user's jobs.
+            The number of runs that did not fit the limits on jobs of the user, the account or the QOS.
 
         Raises:
             UserError: SLURM refuses or does not answer, a run has too few images in a batch for its processes, or its
@@ -210,12 +215,35 @@ class Cluster:
             for job in jobs:
                 self._check_batches(job)
                 self._check_engine(job)
-            postponed = sum(len(job.runs) for job in jobs)
-            for group, teacher_runs in self._groups(jobs):
-                self._submit(group, teacher_runs)
-                postponed -= sum(len(job.runs) for job in group)
-            self._postponed, self._postponed_at = postponed, time.monotonic()
-            return postponed
+            self._postponed, self._postponed_at = self._submit_what_fits(jobs), time.monotonic()
+            return self._postponed
+
+    def _submit_what_fits(self, jobs: list[QueuedJob]) -> int:
+        """Submit jobs in arrays that SLURM takes, until it takes no more, and return the number of runs left.
+
+        The limits lie on the user, the account and its parents, the QOS of the job and of the partition, and count
+        others' jobs: SLURM alone knows what fits. An array that it refuses is halved.
+        """
+        left = sum(len(job.runs) for job in jobs)
+        if jobs and self._most_array_tasks is None:
+            self._most_array_tasks = self._array_tasks = commands.most_array_tasks()
+        self._array_tasks = min(self._most_array_tasks or 1, 2 * self._array_tasks)
+        for members, teacher_runs in self._groups(jobs):
+            while members:
+                array = members[: self._array_tasks]
+                try:
+                    self._submit(array, teacher_runs)
+                except JobLimit as limit:
+                    if len(array) == 1:
+                        if str(limit) != self._postponed_by:
+                            print(f"note: SLURM takes no more jobs now: {limit}", file=sys.stderr, flush=True)
+                        self._postponed_by = str(limit)
+                        return left
+                    self._array_tasks = len(array) // 2
+                    continue
+                members = members[len(array) :]
+                left -= sum(len(job.runs) for job in array)
+        return left
 
     def _fail_without_teacher(self, run_ids: set[str]) -> set[str]:
         """Write a failure for those of these runs whose teacher nobody will train, and return them."""
@@ -229,17 +257,12 @@ class Cluster:
         return failed
 
     def _groups(self, jobs: list[QueuedJob]) -> Iterator[tuple[list[QueuedJob], tuple[str, ...]]]:
-        """Yield jobs that go into one array, and the teachers' runs that they wait for, within the cluster's limits.
+        """Yield jobs that can go into one array, and the teachers' runs that they wait for.
 
-        Jobs of one array ask for the same resources. Teachers come first, so that their job ids are known when their
-        students are submitted.
+        They ask for the same resources. Teachers come first, so that their job ids are known when their students are
+        submitted.
         """
-        if not jobs:
-            return
         done = self.store.done_ids()
-        if self._limits is None:
-            self._limits = commands.limits()
-        free_jobs = self._limits.user_jobs - self._jobs_of_user
         levels = teacher_levels({k: job.all_needs for job in jobs for k in job.run_ids})
         groups: dict[tuple[int, profiles.Resources, tuple[str, ...]], list[QueuedJob]] = {}
         for job in jobs:
@@ -247,11 +270,7 @@ class Cluster:
             level = levels[job.run_ids[0]] + 1 if teacher_runs else 0
             groups.setdefault((level, self._resources(job), teacher_runs), []).append(job)
         for (_, _, teacher_runs), members in sorted(groups.items(), key=lambda item: item[0][0]):
-            for at in range(0, len(members), self._limits.array_tasks):
-                group = members[at : at + self._limits.array_tasks][: max(0, free_jobs)]
-                free_jobs -= len(group)
-                if group:
-                    yield group, teacher_runs
+            yield members, teacher_runs
 
     def _submit(self, jobs: list[QueuedJob], teacher_runs: tuple[str, ...]) -> None:
         from slurm.entry import run
@@ -276,12 +295,18 @@ class Cluster:
         search += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         executor = self._executor(name, folder, search, resources, teacher_runs, restarts)
         try:
-            with _outside_jobs(), ownership.writable_by_owner_alone():
+            with _outside_jobs(), ownership.writable_by_owner_alone(), redirect_stderr(io.StringIO()) as said:
                 submitted = executor.map_array(partial(run, max_attempts=self.profile.max_attempts), orders)
         except Exception as e:  # submitit wraps sbatch's refusal in several types
-            self._array_jobs.remove(array_job)
-            reason = (str(e).strip().splitlines() or [type(e).__name__])[-1]
-            raise UserError(f"--cluster {self.queue.cluster}: sbatch refused: {reason}") from None
+            refusal = Refusal(str(e) or type(e).__name__)
+            if refusal.is_job_limit:
+                self._array_jobs.remove(array_job)
+                shutil.rmtree(folder)
+                if len(jobs) > 1 or self._jobs_of_user or refusal.is_shared:  # else waiting does not help
+                    raise JobLimit(refusal.cause) from None
+            print(said.getvalue(), end="", file=sys.stderr)
+            # The note stays: if only sbatch's answer was lost, the next start adopts the jobs.
+            raise UserError(f"--cluster {self.queue.cluster}: sbatch refused: {refusal.cause}") from None
         array_job.job_id = submitted[0].job_id.split("_")[0]
         self._array_jobs.write(array_job)
         for i, job in enumerate(jobs):
@@ -322,6 +347,7 @@ class Cluster:
             array_parallelism=self.queue.max_parallel,
             signal_delay_s=profile.signal_seconds,
             stderr_to_stdout=True,
+            wckey=None,  # submitit's own, which sites that track them refuse
             setup=[*_private_setup(folder, Path(search[0])), *profile.setup],
             teardown=[_REQUEUE_KILLED % restarts],
             additional_parameters=further,

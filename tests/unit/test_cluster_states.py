@@ -136,10 +136,18 @@ def test_accounts_that_are_gone_are_not_asked_for(monkeypatch: pytest.MonkeyPatc
     assert queries[0][1] == f"--user={commands.user()}"
 
 
-@pytest.mark.parametrize(("size", "tasks"), [("MaxArraySize = 50\n", 50), ("MaxArraySize = 0\n", 1), ("", 1001)])
+@pytest.mark.parametrize(
+    ("size", "tasks"),
+    [
+        ("MaxArraySize = 50\n", 50),
+        ("MaxArraySize = 0\n", 1),
+        ("", 1001),
+        ("MaxArraySize = 50\nSchedulerParameters = defer,max_array_tasks=20\n", 20),
+    ],
+)
 def test_a_cluster_without_arrays_gets_jobs_of_one_task(monkeypatch: pytest.MonkeyPatch, size: str, tasks: int) -> None:
     monkeypatch.setattr(commands, "_output", lambda *command: size if command[0] == "scontrol" else "")
-    assert commands.limits().array_tasks == tasks
+    assert commands.most_array_tasks() == tasks
 
 
 def test_a_job_without_a_state_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
