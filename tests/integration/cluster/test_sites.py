@@ -8,7 +8,7 @@ from unittest import mock
 from slurm import commands
 from slurm.loopback import Loopback
 from slurm.loopback.config import ACCOUNT
-from tests.support.bench import SELDOM, SWEEP, until
+from tests.support.bench import SELDOM, SWEEP, teacher_run, until
 from tests.support.cli import CommandResult
 from tests.support.cluster_bench import ARRAY, ON_SLURM, ClusterBench, ended, recorded_once
 
@@ -115,6 +115,19 @@ def test_a_sweep_under_all_rules_at_once(bench: ClusterBench) -> None:
     assert "warning: SLURM gave this job GPUs (0), but torch cannot use them: training on the CPU" in log
     submitted = Counter({name: len(note["packs"]) for name, note in notes.items()})
     until(lambda: accounted(bench, *notes) == {(name, "COMPLETED", "kd"): n for name, n in submitted.items()})
+
+
+def test_a_teacher_that_is_gone_when_its_student_starts(bench: ClusterBench) -> None:
+    """SLURM lets the student start (it waits for any end), which finds no teacher and ends without a failure."""
+    bench.checkpoint_seconds, bench.sbatch = SELDOM, {"hold": True}
+    bench.sweep = {**SWEEP, "recipe": {**SWEEP["recipe"], "epochs": 1}, "methods": {"kd": {}}, "seeds": [0]}
+    assert sweep(bench).code == 0
+    bench.cluster.client("scancel", bench.job_of(teacher_run(bench)))
+    bench.release()
+    until(lambda: not bench.jobs_left())
+    assert not bench.store.failed_ids() and not bench.store.done_ids()
+    ended(bench.start("sweep"))
+    recorded_once(bench)
 
 
 def accounted(bench: ClusterBench, *names: str) -> Counter[tuple[str, ...]]:
