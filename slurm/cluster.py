@@ -1,6 +1,7 @@
 """Sweeps on a SLURM cluster: jobs as tasks of job arrays, submitted through submitit, with no driver to keep alive."""
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -21,6 +22,7 @@ from slurm import commands, dry_run, early_ends, missing_teachers, profiles, sna
 from slurm.array_jobs import ArrayJob, ArrayJobs, by_run, new_name, squeue
 from slurm.job_groups import job_groups
 from slurm.queue import Queue, QueuedJob
+from slurm.refusals import Refusal
 
 # SLURM's final state of a job that left a run without a result -> (the run's state, its meaning).
 _ENDS = {
@@ -46,9 +48,11 @@ class Cluster:
     _live: dict[str, commands.JobState] = field(default_factory=dict)
     _jobs_of_user: int = 0  # pending and running jobs and array tasks of this user, whatever they do
     _ended: dict[str, commands.JobState] | None = None
-    _limits: commands.Limits | None = None
-    _postponed: int = 0  # runs that the last start could not submit under the user's limit,
-    _postponed_at: float = 0.0  # and when that was
+    _most_array_tasks: int | None = None
+    _array_tasks: int = 0  # to submit at once: fewer after SLURM has refused more
+    _postponed: int = 0  # runs that the last start could not submit under SLURM's limits,
+    _postponed_at: float = 0.0  # when that was,
+    _postponed_by: str = ""  # and under which
     _silent: bool = False  # SLURM did not answer when it was last asked
 
     def __post_init__(self) -> None:
@@ -162,7 +166,7 @@ class Cluster:
         """Submit every open run that has no job, within SLURM's limits. Two callers at once submit once.
 
         Returns:
-            The number of runs that did not fit the limit on the user's jobs.
+            The number of runs that did not fit the limits on jobs of the user, the account or the QOS.
 
         Raises:
             UserError: SLURM refuses or does not answer, a run has too few images in a batch for its processes, its
@@ -178,12 +182,35 @@ class Cluster:
             to_submit = set(self._open_runs()) - set(self.live())
             to_submit -= self._fail_without_teacher(to_submit)
             jobs = self._checked_jobs(to_submit, {})
-            postponed = sum(len(job.runs) for job in jobs)
-            for group, teacher_runs in self._groups(jobs):
-                self._submit(group, teacher_runs)
-                postponed -= sum(len(job.runs) for job in group)
-            self._postponed, self._postponed_at = postponed, time.monotonic()
-            return postponed
+            self._postponed, self._postponed_at = self._submit_what_fits(jobs), time.monotonic()
+            return self._postponed
+
+    def _submit_what_fits(self, jobs: list[QueuedJob]) -> int:
+        """Submit jobs in arrays that SLURM takes, until it takes no more, and return the number of runs left.
+
+        The limits lie on the user, the account and its parents, the QOS of the job and of the partition, and count
+        others' jobs: SLURM alone knows what fits. An array that it refuses is halved.
+        """
+        left = sum(len(job.runs) for job in jobs)
+        if jobs and self._most_array_tasks is None:
+            self._most_array_tasks = self._array_tasks = commands.most_array_tasks()
+        self._array_tasks = min(self._most_array_tasks or 1, 2 * self._array_tasks)
+        for members, teacher_runs in self._groups(jobs):
+            while members:
+                array = members[: self._array_tasks]
+                try:
+                    self._submit(array, teacher_runs)
+                except Refusal as limit:
+                    if len(array) == 1:
+                        if str(limit) != self._postponed_by:
+                            print(f"note: SLURM takes no more jobs now: {limit}", file=sys.stderr, flush=True)
+                        self._postponed_by = str(limit)
+                        return left
+                    self._array_tasks = len(array) // 2
+                    continue
+                members = members[len(array) :]
+                left -= sum(len(job.runs) for job in array)
+        return left
 
     def scripts(self, sciences: Mapping[str, Science]) -> list[str]:
         """Return the scripts that sbatch would be given now to train runs; nothing is submitted or written.
@@ -192,19 +219,23 @@ class Cluster:
             UserError: as ``start``.
         """
         jobs = self._checked_jobs(sciences.keys() - self.live().keys(), sciences)
-        groups, array_of = list(self._groups(jobs)), dict[str, str]()
+        most, array_of = commands.most_array_tasks(), dict[str, str]()
+        arrays = [
+            (members[at : at + most], teacher_runs)
+            for members, teacher_runs in self._groups(jobs)
+            for at in range(0, len(members), most)
+        ]
         scripts = []
-        for number, (group, teacher_runs) in enumerate(groups, 1):
+        for number, (array, teacher_runs) in enumerate(arrays, 1):
             name = f"kd-{self.queue_file.stem}-dry-run-{number}"
-            own_files = _own_files(self._sciences(group, sciences))
+            own_files = _own_files(self._sciences(array, sciences))
             code = snapshot.snapshot_folder(self.store.code, own_files)
-            script = self._submission(name, group, code, bool(own_files), teacher_runs).script()
+            script = self._submission(name, array, code, bool(own_files), teacher_runs).script()
             waits = dict.fromkeys(array_of[k] for k in teacher_runs if k in array_of)
-            scripts.append(dry_run.explained(script, f"{number} of {len(groups)}", [j.run_ids for j in group], waits))
-            for i, job in enumerate(group):
+            scripts.append(dry_run.explained(script, f"{number} of {len(arrays)}", [j.run_ids for j in array], waits))
+            for i, job in enumerate(array):
                 array_of |= dict.fromkeys(job.run_ids, f"task {i} of script {number}")
-        left = sum(len(job.runs) for job in jobs) - sum(len(job.runs) for group, _ in groups for job in group)
-        return [*scripts, dry_run.left_for_later(left)] if left else scripts
+        return scripts
 
     def _checked_jobs(self, run_ids: Set[str], sciences: Mapping[str, Science]) -> list[QueuedJob]:
         submission.check_path(self.store.root)
@@ -235,17 +266,12 @@ class Cluster:
         return failed
 
     def _groups(self, jobs: list[QueuedJob]) -> Iterator[tuple[list[QueuedJob], tuple[str, ...]]]:
-        """Yield jobs that go into one array, and the teachers' runs that they wait for, within the cluster's limits.
+        """Yield jobs that can go into one array, and the teachers' runs that they wait for.
 
-        Jobs of one array ask for the same resources. Teachers come first, so that their job ids are known when their
-        students are submitted.
+        They ask for the same resources. Teachers come first, so that their job ids are known when their students are
+        submitted.
         """
-        if not jobs:
-            return iter(())
-        if self._limits is None:
-            self._limits = commands.limits()
-        free_jobs = self._limits.user_jobs - self._jobs_of_user
-        return job_groups(jobs, self.store.done_ids(), self._resources, self._limits.array_tasks, free_jobs)
+        return job_groups(jobs, self.store.done_ids(), self._resources)
 
     def _submit(self, jobs: list[QueuedJob], teacher_runs: tuple[str, ...]) -> None:
         from slurm.entry import run
@@ -266,9 +292,14 @@ class Cluster:
         array = self._submission(name, jobs, code, bool(own_files), teacher_runs)
         try:
             array_job.job_id = array.submit(partial(run, max_attempts=self.profile.max_attempts), orders)
-        except UserError as e:
-            self._array_jobs.remove(array_job)
-            raise UserError(f"--cluster {self.queue.cluster}: sbatch refused: {e}") from None
+        except Refusal as refusal:
+            if refusal.is_job_limit:
+                self._array_jobs.remove(array_job)
+                shutil.rmtree(folder)
+                if len(jobs) > 1 or self._jobs_of_user or refusal.is_shared:  # else waiting does not help
+                    raise
+            # The note stays: if only sbatch's answer was lost, the next start adopts the jobs.
+            raise UserError(f"--cluster {self.queue.cluster}: sbatch refused: {refusal}") from None
         self._array_jobs.write(array_job)
         for i, job in enumerate(jobs):
             self._live |= {k: commands.JobState(array_job.task(i), name, "PENDING", "None") for k in job.run_ids}

@@ -5,7 +5,6 @@ import pwd
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from harness.errors import UserError
 from harness.store.ownership import user_name
@@ -23,11 +22,6 @@ class JobState:
     state: str  # PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, PREEMPTED, NODE_FAIL, OUT_OF_MEMORY, CANCELLED, ...
     reason: str
     user: str = ""
-
-
-class Limits(NamedTuple):
-    array_tasks: int  # in one array
-    user_jobs: int  # that a user may have submitted
 
 
 def squeue(users: Iterable[str]) -> list[JobState]:
@@ -67,18 +61,13 @@ def sacct_lines(*options: str) -> list[str]:
     return _output("sacct", "--noheader", "--parsable2", "--noconvert", *options).splitlines()
 
 
-def limits() -> Limits:
-    """Return the limits that the cluster is configured with."""
+def most_array_tasks() -> int:
+    """Return how many tasks one array may have on this cluster."""
     lines = (line.partition("=") for line in _output("scontrol", "show", "config").splitlines())
     config = {key.strip(): value.strip() for key, _, value in lines}
-    array = max(1, int(config.get("MaxArraySize", "1001")))  # 0: arrays are switched off
-    try:
-        rows = _output("sacctmgr", "--noheader", "--parsable2", "show", "assoc", "where", "user=" + user(),
-                       "format=MaxSubmit").split()  # fmt: skip
-    except UserError:
-        rows = []
-    submitted = min((int(r) for r in rows if r.isdigit()), default=int(config.get("MaxJobCount", "10000")))
-    return Limits(array, submitted)
+    scheduler = dict(item.partition("=")[::2] for item in config.get("SchedulerParameters", "").split(","))
+    limits = [config.get("MaxArraySize", "1001"), config.get("MaxJobCount", "10000"), scheduler.get("max_array_tasks")]
+    return max(1, min(int(limit) for limit in limits if limit))  # MaxArraySize 0: arrays are switched off
 
 
 def cancel(job_ids: list[str]) -> None:

@@ -18,8 +18,3 @@ def explained(script: str, number: str, packs: Sequence[Sequence[str]], waits: I
         *(f"# --dependency=afterany: {task}, whose number is not known yet" for task in waits),
     ]
     return "\n".join([first, *comments, rest])
-
-
-def left_for_later(runs: int) -> str:
-    """Return a comment in place of the scripts that SLURM would not take yet."""
-    return f"# {plural(runs, 'run')} submitted later: SLURM limits how many jobs you may submit"

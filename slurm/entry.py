@@ -63,6 +63,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     with without_garbage_collection():
         from harness.training.job import run_job  # not before: a job may be killed for its memory right here
 
+    _note_missing_gpus()
     finished = run_job(job_order, lambda: bool(signals), log, began)
     if not finished and job.global_rank == 0:
         _requeue(job.job_id)
@@ -78,6 +79,17 @@ def _tell(store: Store, job: Any) -> None:
     from slurm.notification import tell
 
     tell(queue_file_of(store, Path(job.paths.folder).name), why_blocked_in_slurm)
+
+
+def _note_missing_gpus() -> None:
+    """Say in the log that this job trains on the CPU though SLURM gave it a GPU; its records name the processor."""
+    import torch
+
+    if gpus() and not torch.cuda.is_available():
+        given = os.environ.get("CUDA_VISIBLE_DEVICES", "all of this machine")
+        print(
+            f"warning: SLURM gave this job GPUs ({given}), but torch cannot use them: training on the CPU", flush=True
+        )
 
 
 def _requeue(job_id: str) -> None:

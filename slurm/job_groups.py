@@ -8,10 +8,9 @@ from slurm.queue import QueuedJob
 
 
 def job_groups(
-    jobs: Sequence[QueuedJob], done: Set[str], resources: Callable[[QueuedJob], Resources], array_tasks: int,
-    free_jobs: int,
-) -> Iterator[tuple[list[QueuedJob], tuple[str, ...]]]:  # fmt: skip
-    """Yield jobs of one array and the teachers' runs that they wait for, teachers first: at most ``free_jobs`` in all.
+    jobs: Sequence[QueuedJob], done: Set[str], resources: Callable[[QueuedJob], Resources]
+) -> Iterator[tuple[list[QueuedJob], tuple[str, ...]]]:
+    """Yield jobs of one array and the teachers' runs that they wait for: teachers first.
 
     So the job ids of teachers are known when their students are submitted.
     """
@@ -22,8 +21,4 @@ def job_groups(
         level = levels[job.run_ids[0]] + 1 if teacher_runs else 0
         groups.setdefault((level, resources(job), teacher_runs), []).append(job)
     for (_, _, teacher_runs), members in sorted(groups.items(), key=lambda item: item[0][0]):
-        for at in range(0, len(members), array_tasks):
-            group = members[at : at + array_tasks][: max(0, free_jobs)]
-            free_jobs -= len(group)
-            if group:
-                yield group, teacher_runs
+        yield members, teacher_runs

@@ -1,11 +1,13 @@
 """What sbatch is given for an array of jobs: a script, which submitit makes from a profile's options."""
 
+import io
 import os
 import re
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from harness.errors import UserError
 from harness.store import ownership
 from slurm import early_ends, environment, sbatch_variables
 from slurm.profiles import Profile, Resources
+from slurm.refusals import Refusal
 
 # A process that was killed (for its memory, say) could not put its job back into the queue: done after each task.
 _REQUEUE_KILLED = (
@@ -64,15 +67,21 @@ class Submission:
         """Submit jobs that call a function with an order each, and return the array's number.
 
         Raises:
-            UserError: SLURM is not installed here, or sbatch refuses; the text is its own.
+            UserError: SLURM is not installed here.
+            Refusal: sbatch takes none of them.
         """
         executor = self._executor()
         variables = sbatch_variables.in_force(self.profile)
+        said = io.StringIO()  # submitit's advice, which is none where the jobs can be submitted later
         try:
             with environment.submission_environment(variables), ownership.writable_by_owner_alone():
-                submitted = executor.map_array(function, orders)
+                with redirect_stderr(said):
+                    submitted = executor.map_array(function, orders)
         except Exception as e:  # submitit wraps sbatch's refusal in several types
-            raise UserError((str(e).strip().splitlines() or [type(e).__name__])[-1]) from None
+            refusal = Refusal(str(e) or type(e).__name__)
+            if not refusal.is_job_limit:
+                print(said.getvalue(), end="", file=sys.stderr)
+            raise refusal from None
         return str(submitted[0].job_id.split("_")[0])
 
     def _executor(self) -> Any:
@@ -86,8 +95,8 @@ class Submission:
         executor = submitit.SlurmExecutor(folder=self.folder, python=f"env PYTHONPATH={path} {python}")
         options: dict[str, Any] = {"chdir": self.search[0], "requeue": True, **profile.sbatch}
         further = {k: v for k, v in options.items() if v is not False}
-        if self.dependency:
-            further["dependency"] = self.dependency
+        if self.dependency:  # besides the profile's own
+            further["dependency"] = ",".join(filter(None, [str(further.get("dependency", "")), self.dependency]))
         srun_args = [
             "--kill-on-bad-exit=1",  # when one process is lost, end the others, which would wait for it
             "--open-mode=append",  # a requeued job's log says why
@@ -113,6 +122,7 @@ class Submission:
             array_parallelism=self.max_parallel,
             signal_delay_s=profile.signal_seconds,
             stderr_to_stdout=True,
+            wckey=None,  # submitit's own, which sites that track them refuse
             setup=[*early_ends.note_in_shell(self.folder, self.restarts), *self._private_setup(), *profile.setup],
             teardown=[_REQUEUE_KILLED.replace("RESTARTS", str(self.restarts))],
             additional_parameters=further,

@@ -37,6 +37,7 @@ def up(
     nodes: Annotated[int, typer.Option(help="Number of nodes, 1 to 64.")] = 4,
     cpus: Annotated[int, typer.Option(help="CPUs that each node claims to have.")] = 4,
     memory: Annotated[int, typer.Option(help="Memory that each node claims to have, in MB.")] = 8000,
+    gpus: Annotated[int, typer.Option(help="GPUs that each node claims to have; jobs that use one find none.")] = 0,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set a key of slurm.conf, e.g. MaxArraySize=50. Repeatable."),
@@ -51,7 +52,7 @@ def up(
         if not equals:
             raise UserError(f"--set {item}: expected KEY=VALUE, e.g. --set MaxArraySize=50")
         extra[key] = value
-    cluster = Loopback.up(dir or default_folder(), nodes, cpus, memory, extra)
+    cluster = Loopback.up(dir or default_folder(), nodes, cpus, memory, extra, gpus)
     root = cluster.layout.root
     if not hostname_is_loopback():
         print(

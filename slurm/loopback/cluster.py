@@ -46,19 +46,21 @@ class Loopback:
 
     @classmethod
     def up(
-        cls, root: str | Path, nodes: int = 4, cpus: int = 4, memory: int = 8000, extra: Mapping[str, str] | None = None
-    ) -> "Loopback":
+        cls, root: str | Path, nodes: int = 4, cpus: int = 4, memory: int = 8000,
+        extra: Mapping[str, str] | None = None, gpus: int = 0,
+    ) -> "Loopback":  # fmt: skip
         """Start a cluster and wait until its nodes are idle and accounting answers.
 
         Args:
             root: its private folder; must be absent or empty.
             cpus, memory: what each node claims to have, memory in MB; it may be more than the machine has.
             extra: keys of slurm.conf, in place of the defaults or in addition.
+            gpus: what each node claims to have; a job that asks for some gets CUDA_VISIBLE_DEVICES, and no GPU.
 
         Raises:
             UserError: a package or a permission is missing, or a daemon did not start. Nothing is left behind.
         """
-        settings = Settings(nodes, cpus, memory, extra=dict(extra or {}))
+        settings = Settings(nodes, cpus, memory, gpus, extra=dict(extra or {}))
         settings.check()
         packages.require()
         layout = Layout(_resolve(root))
@@ -220,6 +222,9 @@ class Loopback:
             self.settings, controller_port=controller, accounting_port=accounting, node_ports=tuple(nodes)
         )
         self._write_config()
+        layout.gres_conf.write_text(config.gres_conf(self.settings, layout))
+        for number in range(self.settings.gpus):
+            layout.gpu(number).symlink_to(os.devnull)  # SLURM demands a device, and another name for each
         _write_private(layout.slurmdbd_conf, config.slurmdbd_conf(self.settings, layout).encode())
         _write_private(layout.munge_key, secrets.token_bytes(128))
         layout.env_sh.write_text(self.exports())

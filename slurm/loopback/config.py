@@ -20,6 +20,7 @@ class Settings:
     nodes: int = 4
     cpus: int = 4  # that each node claims; the sum may exceed the machine's
     memory: int = 8000  # MB that each node claims
+    gpus: int = 0  # that each node claims
     controller_port: int = 0
     accounting_port: int = 0
     node_ports: tuple[int, ...] = ()
@@ -39,6 +40,8 @@ class Settings:
         for name, most in (("nodes", 64), ("cpus", 1024), ("memory", 10**7)):
             if not 1 <= (number := getattr(self, name)) <= most:
                 raise UserError(f"--{name} {number}: expected 1 to {most}")
+        if not 0 <= self.gpus <= 64:
+            raise UserError(f"--gpus {self.gpus}: expected 0 to 64")
         for key, value in self.extra.items():
             if not key.isalnum() or "\n" in value or key.lower() in _FIXED:
                 raise UserError(f"--set {key}: not a key of slurm.conf that can be changed here")
@@ -81,6 +84,7 @@ def slurm_conf(settings: Settings, layout: Layout) -> str:
         "PreemptType": "preempt/partition_prio",
         "PreemptMode": "REQUEUE",
         "SlurmctldParameters": "preempt_send_user_signal",  # sbatch's --signal instead of SIGTERM
+        "GresTypes": "gpu",
         "MaxArraySize": 1001,
         "MaxJobCount": 10000,
         "MinJobAge": 300,
@@ -110,7 +114,7 @@ def slurm_conf(settings: Settings, layout: Layout) -> str:
     lines += [f"{k}={v}" for k, v in replaced.values() if v]
     lines += [
         f"NodeName={name} NodeHostname={host} NodeAddr={LOOPBACK} Port={port} "
-        f"CPUs={settings.cpus} RealMemory={settings.memory} State=UNKNOWN"
+        f"CPUs={settings.cpus} RealMemory={settings.memory} Gres=gpu:{settings.gpus} State=UNKNOWN"
         for name, port in zip(settings.node_names, settings.node_ports, strict=True)
     ]
     # A job preempts those of partitions with a lower tier; what becomes of it is its own partition's PreemptMode.
@@ -126,6 +130,11 @@ def slurm_conf(settings: Settings, layout: Layout) -> str:
             f"PreemptMode={mode} GraceTime={grace} MaxTime=UNLIMITED DefaultTime=60 State=UP"
         )
     return "\n".join(lines) + "\n"
+
+
+def gres_conf(settings: Settings, layout: Layout) -> str:
+    """Return gres.conf: by a GPU's file SLURM numbers it in CUDA_VISIBLE_DEVICES; without one it sets nothing."""
+    return "".join(f"Name=gpu File={layout.gpu(number)}\n" for number in range(settings.gpus))
 
 
 def slurmdbd_conf(settings: Settings, layout: Layout) -> str:

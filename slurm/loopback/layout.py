@@ -16,6 +16,7 @@ class Layout:
         self.state = root / "loopback.json"
         self.slurm_conf = root / "slurm.conf"
         self.slurmdbd_conf = root / "slurmdbd.conf"  # SLURM looks for it next to slurm.conf
+        self.gres_conf = root / "gres.conf"
         self.env_sh = root / "env.sh"
         self.munge_key = root / "munge" / "key"
         self.munge_seed = root / "munge" / "seed"
@@ -33,6 +34,9 @@ class Layout:
 
     def log(self, daemon: str) -> Path:
         return self.logs / f"{daemon}.log"
+
+    def gpu(self, number: int) -> Path:
+        return self.run / f"gpu{number}"
 
     def make(self, node_names: list[str]) -> None:
         """Create the folders, readable by their owner only: whoever reaches the sockets controls the cluster."""

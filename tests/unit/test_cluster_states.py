@@ -17,6 +17,7 @@ from slurm.backend import backend_of
 from slurm.cluster import Cluster
 from slurm.commands import JobState
 from slurm.queue import Queue, QueuedJob, QueuedRun
+from slurm.refusals import Refusal
 from tests.support.cli import process, run_command
 
 RUNS = ("aaaa", "bbbb", "cccc")
@@ -168,10 +169,43 @@ def test_accounts_that_are_gone_are_not_asked_for(monkeypatch: pytest.MonkeyPatc
     assert queries[0][1] == f"--user={commands.user()}"
 
 
-@pytest.mark.parametrize(("size", "tasks"), [("MaxArraySize = 50\n", 50), ("MaxArraySize = 0\n", 1), ("", 1001)])
+@pytest.mark.parametrize(
+    ("size", "tasks"),
+    [
+        ("MaxArraySize = 50\n", 50),
+        ("MaxArraySize = 0\n", 1),
+        ("", 1001),
+        ("MaxArraySize = 50\nSchedulerParameters = defer,max_array_tasks=20\n", 20),
+    ],
+)
 def test_a_cluster_without_arrays_gets_jobs_of_one_task(monkeypatch: pytest.MonkeyPatch, size: str, tasks: int) -> None:
     monkeypatch.setattr(commands, "_output", lambda *command: size if command[0] == "scontrol" else "")
-    assert commands.limits().array_tasks == tasks
+    assert commands.most_array_tasks() == tasks
+
+
+POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+
+
+@pytest.mark.parametrize(
+    ("limit", "is_job_limit", "is_shared"),
+    [
+        ("AssocMaxSubmitJobLimit", True, False),
+        ("AssocGrpSubmitJobsLimit", True, True),
+        ("MaxSubmitJobsPerAccount", True, True),
+        ("QOSMaxCpuPerJobLimit", False, False),
+        ("", True, False),
+    ],
+)
+def test_which_refusals_are_for_the_number_of_jobs(limit: str, is_job_limit: bool, is_shared: bool) -> None:
+    refusal = Refusal(f"sbatch: error: {limit}\nsbatch: error: Batch job submission failed: {POLICY}\n")
+    assert (refusal.is_job_limit, refusal.is_shared) == (is_job_limit, is_shared)
+    assert str(refusal) == f"{limit}: {POLICY}".removeprefix(": ")
+
+
+def test_refusals_of_another_kind() -> None:
+    invalid = Refusal("sbatch: error: a site's advice\nsbatch: error: Batch job submission failed: Invalid qos")
+    assert (invalid.is_job_limit, str(invalid)) == (False, "Invalid qos")
+    assert str(Refusal("")) == "no reason given"
 
 
 def test_a_job_without_a_state_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -307,7 +307,7 @@ def test_a_clusters_jobs_wait_for_all_their_teachers(tmp_path: Path, monkeypatch
     profile, queue_file = tmp_path / "p.yaml", tmp_path / "results" / "queues" / "q.json"
     profile.write_text("{}")
     Queue(str(tmp_path / "results"), tuple(jobs), 4, 1, None, {}, str(profile)).write(queue_file)
-    monkeypatch.setattr(commands, "limits", lambda: commands.Limits(array_tasks=10, user_jobs=100))
+    monkeypatch.setattr(commands, "most_array_tasks", lambda: 10)
     cluster = Cluster(queue_file)
     submitted, dependencies = list[str](), list[str]()
     for group, teacher_runs in cluster._groups(jobs):

@@ -11,12 +11,19 @@ from slurm.loopback import Loopback
 from tests.support.bench import Bench, teacher_run
 from tests.support.cluster_bench import ARRAY, ClusterBench
 
+# What sites have that refuse most: jobs of unknown QOS or workload, and dependencies that cannot be met.
+STRICT = {
+    "AccountingStorageEnforce": "associations,limits,qos,wckeys",
+    "TrackWCKey": "yes",
+    "DependencyParameters": "kill_invalid_depend",
+}
+
 
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[Loopback]:
     base = Path(tempfile.mkdtemp(prefix="kd-"))  # short, because paths of unix sockets are limited
     try:
-        with Loopback.up(base / "c", nodes=4, extra={"MaxArraySize": str(ARRAY)}) as running:
+        with Loopback.up(base / "c", nodes=4, extra={"MaxArraySize": str(ARRAY), **STRICT}, gpus=1) as running:
             yield running
     finally:
         shutil.rmtree(base, ignore_errors=True)
