@@ -1,4 +1,4 @@
-"""What sbatch says when it refuses jobs, and whether they can be submitted later."""
+"""Refusals of jobs by sbatch, and whether the jobs can be submitted later."""
 
 
 class Refusal(Exception):

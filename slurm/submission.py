@@ -1,4 +1,4 @@
-"""What sbatch is given for an array of jobs: a script, which submitit makes from a profile's options."""
+"""The submission of an array of jobs: the script for sbatch, which submitit makes from a profile's options."""
 
 import io
 import os

@@ -106,7 +106,7 @@ def test_how_a_job_without_a_result_ended(cluster: Cluster, slurm: Slurm, word: 
 
 
 def test_a_job_that_ends_before_any_run_began_fails_once(cluster: Cluster) -> None:
-    """Of another job a run had begun, which may be resumed."""
+    """A job that had begun a run is not such a one: the run may be resumed."""
     store, folder = cluster.store, cluster.store.jobs / NAME
     folder.mkdir(parents=True)
     ArrayJobs(store).write(ArrayJob(NAME, str(folder), [["aaaa", "bbbb"], ["cccc"], ["dddd"]], [], "7"))
