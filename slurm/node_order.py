@@ -14,6 +14,11 @@ def jobs_of(order: Mapping[str, Any]) -> list[dict[str, Any]]:
     return order.get("jobs", [order])
 
 
+def jobs_per_node_of(order: Mapping[str, Any]) -> int:
+    """Return how many jobs a job of SLURM with this order has asked for resources for."""
+    return int(order.get("jobs_per_node", 1))
+
+
 def function_of(order: Mapping[str, Any]) -> Callable[..., None]:
     """Return the function that a job of SLURM calls with this order."""
     if "jobs" in order:

@@ -16,6 +16,7 @@ from harness.store import records
 from slurm import accounting
 from slurm.accounting import Allocation
 from slurm.array_jobs import ArrayJob, ArrayJobs
+from slurm.node_order import jobs_of, jobs_per_node_of
 
 _COLUMNS = (*JOB_COLUMNS, "hardware", "threads", "processes", "peak_memory_bytes")
 
@@ -29,8 +30,10 @@ class JobUses(NamedTuple):
 
 @dataclass
 class _Work:
-    """Runs that a job trains, or several in turn where the first ended too early."""
+    """Runs that a job of SLURM trains, or several in turn where the first ended too early."""
 
+    jobs: list[set[str]]  # the runs of each job that shares the node, of one alone where none does
+    jobs_per_node: int  # that the cores asked for are for
     run_ids: set[str] = field(default_factory=set)
     starts: list[Allocation] = field(default_factory=list)
 
@@ -79,7 +82,9 @@ def _works(notes: Sequence[ArrayJob], starts: Sequence[Allocation], own: Collect
                 continue
             work = next((work_of[k] for k in run_ids if k in work_of), None)
             if work is None:
-                works.append(work := _Work())
+                spec = note.specs[i] if note.specs else {"run_ids": pack}
+                members = (run_ids.intersection(job["run_ids"]) for job in jobs_of(spec))
+                works.append(work := _Work(list(filter(None, members)), jobs_per_node_of(spec)))
             work.run_ids |= run_ids
             work.starts += task
             work_of |= dict.fromkeys(run_ids, work)
@@ -90,24 +95,27 @@ def _accounted_use(plan: Plan, work: _Work, rows: Sequence[Mapping[str, Any]]) -
     last, seconds = work.starts[-1], sum(start.seconds for start in work.starts)
     processes = max(start.processes for start in work.starts)
     peaks = [start.peak_memory for start in work.starts if start.peak_memory]
+    on_node = -(-processes // last.nodes) * len(work.jobs)
     # SLURM looks at the memory now and then, and may miss the peak that a process knows of itself.
-    peaks += [row["peak_memory_bytes"] * -(-processes // last.nodes) for row in rows if not is_gpu(row["hardware"])]
+    peaks += [row["peak_memory_bytes"] * on_node for row in rows if not is_gpu(row["hardware"])]
     measured = [(start.cpu_seconds, start.seconds) for start in work.starts if start.cpu_seconds]
     busy = [(start.gpu_percent, start.seconds) for start in work.starts if start.gpu_percent is not None]
     return JobUse(
-        **_models(plan, work.run_ids),
+        **_models(plan, work.jobs[0]),
         asked=Asked(
             minutes=last.limit_seconds // 60 if last.limit_seconds else None,
             memory=last.memory,
             nodes=last.nodes,
             processes=processes,
-            cores=last.cores // processes if last.cores else None,
+            cores=last.cores // (processes * work.jobs_per_node) if last.cores else None,
             gpus=last.gpus,
         ),
         finished=last.state == "COMPLETED" and len(rows) == len(work.run_ids),
         seconds=seconds,
         memory=max(peaks, default=None),
-        cores=sum(cpu for cpu, _ in measured) / sum(s for _, s in measured) / processes if measured else None,
+        cores=sum(c for c, _ in measured) / sum(s for _, s in measured) / (processes * len(work.jobs))
+        if measured
+        else None,
         gpu_percent=sum(percent * s for percent, s in busy) / sum(s for _, s in busy) if busy else None,
         starts=len(work.starts),
         ends=Counter(start.state for start in work.starts if start.state != "COMPLETED"),
