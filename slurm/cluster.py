@@ -232,7 +232,8 @@ class Cluster:
             code = snapshot.snapshot_folder(self.store.code, own_files)
             script = self._submission(name, array, code, bool(own_files), teacher_runs).script()
             waits = dict.fromkeys(array_of[k] for k in teacher_runs if k in array_of)
-            scripts.append(dry_run.explained(script, f"{number} of {len(arrays)}", [j.run_ids for j in array], waits))
+            tasks = [[job.run_ids for job in slurm_job.jobs] for slurm_job in array]
+            scripts.append(dry_run.explained(script, f"{number} of {len(arrays)}", tasks, waits))
             for i, job in enumerate(array):
                 array_of |= dict.fromkeys(job.run_ids, f"task {i} of script {number}")
         return scripts

@@ -1,7 +1,7 @@
 """The use of time, memory, cores and GPUs by a sweep's jobs: from SLURM's accounting, or else from the records."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -57,12 +57,12 @@ def job_uses(planned: Planned) -> JobUses:
     accounted = {k for work in works for k in work.run_ids}
     of_jobs = jobs(rows)
     job_of = dict(zip(rows.column("run_id").to_pylist(), of_jobs.index.tolist(), strict=True))
+    on_node = _jobs_on_node(notes)
     others = grouped((k for k in row_of if k not in accounted), key=job_of.__getitem__)
     uses = [_accounted_use(planned.plan, work, [row_of[k] for k in work.run_ids if k in row_of]) for work in works]
-    uses += [
-        _recorded_use(planned.plan, [row_of[k] for k in run_ids], float(of_jobs.seconds[job]))
-        for job, run_ids in others.items()
-    ]
+    for job, run_ids in others.items():
+        of_job = [row_of[k] for k in run_ids]
+        uses.append(_recorded_use(planned.plan, of_job, float(of_jobs.seconds[job]), on_node.get(run_ids[0], 1)))
     return JobUses(uses, not_answered)
 
 
@@ -89,6 +89,12 @@ def _works(notes: Sequence[ArrayJob], starts: Sequence[Allocation], own: Collect
             work.starts += task
             work_of |= dict.fromkeys(run_ids, work)
     return works
+
+
+def _jobs_on_node(notes: Iterable[ArrayJob]) -> dict[str, int]:
+    """Return how many jobs share the node of a run that was submitted to a cluster."""
+    orders = [jobs_of(spec) for note in notes for spec in note.specs]
+    return {run_id: len(jobs) for jobs in orders for job in jobs for run_id in job["run_ids"]}
 
 
 def _accounted_use(plan: Plan, work: _Work, rows: Sequence[Mapping[str, Any]]) -> JobUse:
@@ -123,11 +129,11 @@ def _accounted_use(plan: Plan, work: _Work, rows: Sequence[Mapping[str, Any]]) -
     )
 
 
-def _recorded_use(plan: Plan, rows: Sequence[Mapping[str, Any]], seconds: float) -> JobUse:
+def _recorded_use(plan: Plan, rows: Sequence[Mapping[str, Any]], seconds: float, on_node: int) -> JobUse:
     row = rows[0]
     gpu, processes = is_gpu(row["hardware"]), row["processes"]
-    # A record's memory is the GPU's where there is one, and of one process.
-    memory = max(row["peak_memory_bytes"] for row in rows) if not gpu and processes == 1 else None
+    # A record's memory is the GPU's where there is one, and of one process: ``on_node`` jobs share the node's.
+    memory = on_node * max(row["peak_memory_bytes"] for row in rows) if not gpu and processes == 1 else None
     return JobUse(
         **_models(plan, [row["run_id"] for row in rows]),
         asked=Asked(None, None, None, processes, row["threads"], processes if gpu else 0),

@@ -172,6 +172,10 @@ def test_cores_are_those_of_each_job_that_shares_a_node(planned: Planned, monkey
     assert (job_class["jobs"], job_class["finished"], job_class["packs"]) == (2, 1, 1)
     assert (job_class["asked"]["cpus_per_task"], job_class["asked"]["mem_gb"]) == (2, 32)
     assert (job_class["used"]["mean_cores"], job_class["used"]["most_gb"]) == (0.75, 8), "four of 2 GB each"
+    monkeypatch.setattr(commands, "sacct_lines", lambda *options: [])
+    document = json.loads(run_command("report", "small.yaml", "--efficiency", "--json").out)
+    (job_class,) = (each for each in document["classes"] if each["teacher"])
+    assert (job_class["source"], job_class["jobs"], job_class["used"]["most_gb"]) == ("records", 4, 8)
 
 
 def test_without_accounting_the_records_tell(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
