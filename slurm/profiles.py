@@ -30,9 +30,7 @@ class Resources(Closed):
     cpus_per_task: int = Field(1, ge=1, description="cores, and so threads, of each process")
     gpus_per_node: int = Field(0, ge=0, description="GPUs of a job on each of its nodes; a process uses one")
     jobs_per_node: int = Field(
-        1,
-        ge=1,
-        description="jobs that [share a node](#whole-nodes): one job of SLURM runs them at once",
+        1, ge=1, description="jobs that [share a node](#whole-nodes): one job of SLURM runs them at once"
     )
     engine: Literal["native", "deepspeed"] = Field(
         "native", description="what combines the gradients of several processes and steps the optimiser"

@@ -1,9 +1,12 @@
 """Jobs that share a node: who shares, their GPUs, what SLURM is asked for, and their memory."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from harness.planning.cost.devices import devices
 from harness.store.store import Store
 from slurm import entry, node_jobs
 from slurm.job_groups import job_groups
@@ -44,6 +47,15 @@ def test_jobs_of_one_pair_share_nodes() -> None:
     ((alone, _),) = job_groups(jobs, set(), lambda _: Resources())
     assert [job.run_ids for job in alone] == [job.run_ids for job in jobs], "in the queue's order"
     assert function_of(alone[0].order(Queue("/store", tuple(jobs), 6, 1, None, {}, "big"))) == entry.run
+
+
+def test_the_plan_counts_a_jobs_share_of_the_node(tmp_path: Path) -> None:
+    (profile := tmp_path / "p.yaml").write_text(
+        "resources: {jobs_per_node: 4, gpus_per_node: 2}\nby_size: [{student: b, resources: {gpus_per_node: 0}}]\n"
+    )
+    device_of: Any = devices(str(profile), 1)
+    on_gpu, on_cpu = (device_of(SimpleNamespace(student=name, teacher_model=None)) for name in ("a", "b"))
+    assert [(device.units, device.jobs_per_node) for device in (on_gpu, on_cpu)] == [(0.5, 4), (1, 4)]
 
 
 def test_a_start_that_ended_for_memory_counts_for_all_jobs_that_were_left(tmp_path: Path) -> None:
