@@ -6,11 +6,10 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from harness.errors import UserError
 from harness.spec.optimizers import check_deepspeed
@@ -20,7 +19,8 @@ from harness.store import files, ownership
 from harness.store.store import Store
 from slurm import commands, dry_run, early_ends, missing_teachers, profiles, snapshot, submission
 from slurm.array_jobs import ArrayJob, ArrayJobs, by_run, new_name, squeue
-from slurm.job_groups import job_groups
+from slurm.job_groups import SlurmJob, job_groups
+from slurm.node_order import function_of
 from slurm.queue import Queue, QueuedJob
 from slurm.refusals import Refusal
 
@@ -232,7 +232,8 @@ class Cluster:
             code = snapshot.snapshot_folder(self.store.code, own_files)
             script = self._submission(name, array, code, bool(own_files), teacher_runs).script()
             waits = dict.fromkeys(array_of[k] for k in teacher_runs if k in array_of)
-            scripts.append(dry_run.explained(script, f"{number} of {len(arrays)}", [j.run_ids for j in array], waits))
+            tasks = [[job.run_ids for job in slurm_job.jobs] for slurm_job in array]
+            scripts.append(dry_run.explained(script, f"{number} of {len(arrays)}", tasks, waits))
             for i, job in enumerate(array):
                 array_of |= dict.fromkeys(job.run_ids, f"task {i} of script {number}")
         return scripts
@@ -245,8 +246,9 @@ class Cluster:
             self._check_engine(job, sciences)
         return jobs
 
-    def _sciences(self, jobs: Iterable[QueuedJob], sciences: Mapping[str, Science]) -> list[Science]:
+    def _sciences(self, array: Iterable[SlurmJob], sciences: Mapping[str, Science]) -> list[Science]:
         """Return a run's science for each student, teacher and method of jobs."""
+        jobs = (job for slurm_job in array for job in slurm_job.jobs)
         runs = {(job.student, job.teacher, run.method): run.run_id for job in jobs for run in job.runs}
         found: list[Science] = []
         for run_id in runs.values():
@@ -265,7 +267,7 @@ class Cluster:
                 failed |= missing_teachers.fail_learners(self.store, job, teacher_run)
         return failed
 
-    def _groups(self, jobs: list[QueuedJob]) -> Iterator[tuple[list[QueuedJob], tuple[str, ...]]]:
+    def _groups(self, jobs: list[QueuedJob]) -> Iterator[tuple[list[SlurmJob], tuple[str, ...]]]:
         """Yield jobs that can go into one array, and the teachers' runs that they wait for.
 
         They ask for the same resources. Teachers come first, so that their job ids are known when their students are
@@ -273,25 +275,21 @@ class Cluster:
         """
         return job_groups(jobs, self.store.done_ids(), self._resources)
 
-    def _submit(self, jobs: list[QueuedJob], teacher_runs: tuple[str, ...]) -> None:
-        from slurm.entry import run
-
+    def _submit(self, jobs: list[SlurmJob], teacher_runs: tuple[str, ...]) -> None:
         name = new_name(self.queue_file)
         folder = self.store.jobs / name
         self.store.jobs.mkdir(parents=True, exist_ok=True)
         with ownership.writable_by_owner_alone():
             folder.mkdir()  # for the pickles, which are code
-        resources = self._resources(jobs[0])
-        given: dict[str, Any] = {"threads": resources.cpus_per_task, "engine": resources.engine}
-        given["zero_stage"] = resources.zero_stage
-        orders = [replace(self.queue.order(job.run_ids), **given).to_json() for job in jobs]
+        orders = [job.order(self.queue) for job in jobs]
         array_job = ArrayJob(name, str(folder), [list(job.run_ids) for job in jobs], orders)
         self._array_jobs.write(array_job)
         own_files = _own_files(self._sciences(jobs, {}))
         code = snapshot.take_snapshot(self.store.code, own_files)
         array = self._submission(name, jobs, code, bool(own_files), teacher_runs)
         try:
-            array_job.job_id = array.submit(partial(run, max_attempts=self.profile.max_attempts), orders)
+            function = partial(function_of(orders[0]), max_attempts=self.profile.max_attempts)
+            array_job.job_id = array.submit(function, orders)
         except Refusal as refusal:
             if refusal.is_job_limit:
                 self._array_jobs.remove(array_job)
@@ -306,7 +304,7 @@ class Cluster:
         self._jobs_of_user += len(jobs)
 
     def _submission(
-        self, name: str, jobs: list[QueuedJob], code: Path, has_own_code: bool, teacher_runs: tuple[str, ...]
+        self, name: str, jobs: list[SlurmJob], code: Path, has_own_code: bool, teacher_runs: tuple[str, ...]
     ) -> submission.Submission:
         # What a user's code reads besides modules is not in the copy, but where it was at submission. Without such
         # code, nothing of the current folder is imported.
@@ -319,7 +317,7 @@ class Cluster:
             folder=self.store.jobs / name,
             tasks=len(jobs),
             profile=self.profile,
-            resources=self._resources(jobs[0]),
+            resources=jobs[0].resources,
             search=search,
             dependency=":".join(("afterany", *teachers)) if teachers else "",
             max_parallel=self.queue.max_parallel,
@@ -369,8 +367,6 @@ class Cluster:
         """Settle array jobs without a job id: either sbatch was never reached, or its answer was lost."""
         from submitit.core import utils
 
-        from slurm.entry import run
-
         unanswered = [array_job for array_job in self._array_jobs.read() if array_job.job_id is None]
         if not unanswered:
             return
@@ -383,7 +379,7 @@ class Cluster:
             for i, order in enumerate(array_job.specs):  # submitit had no time to put these in place
                 path = utils.JobPaths(array_job.folder, array_job.task(i)).submitted_pickle
                 if not path.exists() and self._array_jobs.is_own(array_job):
-                    delayed = utils.DelayedSubmission(run, order, self.profile.max_attempts)
+                    delayed = utils.DelayedSubmission(function_of(order), order, self.profile.max_attempts)
                     delayed.set_timeout(self.profile.resources.time_minutes, 0)
                     with ownership.writable_by_owner_alone():
                         files.replace(path, delayed.dump)

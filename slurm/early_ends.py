@@ -62,7 +62,8 @@ def _exit_codes(folder: Path) -> dict[str, Path]:
 def _fail(store: Store, run_ids: Sequence[str], settled: Set[str], task: str, note: Path) -> set[str]:
     """Write a failure for a job's runs that are not settled, unless it had begun one, and return them."""
     log, failed = note.parent / f"{task}_0_log.out", set(run_ids) - settled
-    if any(attempt["log"] == str(log) for run_id in run_ids for attempt in store.attempts(run_id)):
+    logs = f"{note.parent}/{task}_"  # of jobs that share a node, each has its own
+    if any(attempt["log"].startswith(logs) for run_id in run_ids for attempt in store.attempts(run_id)):
         failed = set()
     if failed:
         log_end = files.tail(log) if log.exists() else ""

@@ -19,6 +19,7 @@ from harness.training.distributed import rendezvous
 from harness.training.job_order import JobOrder
 from slurm.imports import without_garbage_collection
 
+STOPPING = (signal.SIGUSR2, signal.SIGTERM)  # the signals that ask a job to stop
 RENDEZVOUS_SECONDS = 300.0
 REQUEUE_SECONDS, REQUEUE_PAUSE = 300.0, 5.0
 MEMORY_ATTEMPTS = 3  # starts of a run that ends out of memory: more would end in the same way
@@ -27,9 +28,9 @@ OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "exceeded job 
 
 
 def note_signals() -> list[int]:
-    """Return a list to which each USR2 and TERM will be added: the signals that ask a job to stop."""
+    """Return a list to which each USR2 and TERM will be added."""
     signals: list[int] = []
-    for signum in (signal.SIGUSR2, signal.SIGTERM):
+    for signum in STOPPING:
         signal.signal(signum, lambda s, _: signals.append(s))
     return signals
 
@@ -44,7 +45,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     began = time.monotonic()
     open_log_streams()
     done: list[bool] = []
-    atexit.register(_end_process, done)
+    atexit.register(end_process, done)
     escape_output()  # so that a job's log can be shown on a terminal by any program
     signals = note_signals()  # in place of submitit's handler, which would stop in mid-step
 
@@ -55,24 +56,24 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
         _join(job)
     log, store = str(job.paths.stdout), Store(Path(job_order.store))
     if job.global_rank == 0:
-        _fail_after_max_attempts(store, job_order.run_ids, max_attempts, log)
+        fail_after_max_attempts(store, job_order.run_ids, max_attempts, log)
         if job.num_tasks == 1 and set(job_order.run_ids) <= store.done_ids() | store.failed_ids():
             done.append(True)
-            _tell(store, job)
+            tell(store, job)
             return
     with without_garbage_collection():
         from harness.training.job import run_job  # not before: a job may be killed for its memory right here
 
-    _note_missing_gpus()
+    note_missing_gpus()
     finished = run_job(job_order, lambda: bool(signals), log, began)
     if not finished and job.global_rank == 0:
-        _requeue(job.job_id)
+        requeue(job.job_id)
     done.append(True)
     if finished and job.global_rank == 0:
-        _tell(store, job)
+        tell(store, job)
 
 
-def _tell(store: Store, job: Any) -> None:
+def tell(store: Store, job: Any) -> None:
     """Tell this job's user what has become of its queue."""
     from slurm.array_jobs import queue_file_of
     from slurm.blocked_runs import why_blocked_in_slurm
@@ -81,7 +82,7 @@ def _tell(store: Store, job: Any) -> None:
     tell(queue_file_of(store, Path(job.paths.folder).name), why_blocked_in_slurm)
 
 
-def _note_missing_gpus() -> None:
+def note_missing_gpus() -> None:
     """Say in the log that this job trains on the CPU though SLURM gave it a GPU; its records name the processor."""
     import torch
 
@@ -92,7 +93,7 @@ def _note_missing_gpus() -> None:
         )
 
 
-def _requeue(job_id: str) -> None:
+def requeue(job_id: str) -> None:
     """Put this job, or this task of an array (12_3), back into SLURM's queue.
 
     A job that is preempted with a grace time is still RUNNING: were it to end by itself, SLURM would call it COMPLETED
@@ -118,7 +119,7 @@ def _requeue(job_id: str) -> None:
         time.sleep(REQUEUE_PAUSE)
 
 
-def _end_process(done: list[bool]) -> None:
+def end_process(done: list[bool]) -> None:
     """End this process now, with 0, if its work is done.
 
     A library that leaves a C++ thread running lets the process abort when it unloads, which would fail the job.
@@ -129,14 +130,17 @@ def _end_process(done: list[bool]) -> None:
         os._exit(0)
 
 
-def _fail_after_max_attempts(store: Store, run_ids: Collection[str], max_attempts: int, log: str) -> None:
+def fail_after_max_attempts(
+    store: Store, run_ids: Collection[str], max_attempts: int, log: str, restarts: int = 0
+) -> None:
     """Record a failure of runs that were started too often in a row without a new checkpoint, so that requeuing ends.
 
     A run that ends out of memory has fewer starts, with or without one: its checkpoints may come just before the kill.
+    ``restarts``: those that SLURM does not count.
     """
     noted = {(a["host"], a.get("pid")) for k in run_ids for a in store.attempts(k) if a["log"] == log}
     # Starts of this job that died before they noted any run. Others may have been for another seed's runs.
-    not_noted = max(0, int(os.environ.get("SLURM_RESTART_COUNT", "0")) - len(noted))
+    not_noted = max(0, int(os.environ.get("SLURM_RESTART_COUNT", "0")) + restarts - len(noted))
     for run_id in set(run_ids) - store.done_ids() - store.failed_ids():
         fruitless = store.fruitless_attempts(run_id) + not_noted
         starts = len(store.attempts_since_failure(run_id)) + not_noted

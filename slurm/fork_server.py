@@ -1,8 +1,8 @@
 """The fork server: a process that has imported torch and forks the local queue's jobs, so that each starts at once.
 
-It reads requests as lines of JSON and answers each, on the file descriptor that it is given, with the list of jobs that
-have ended since the last answer. It has no threads and touches no GPU. When it dies its jobs go on, and so do they when
-the dispatcher that asked for them dies.
+It reads requests as lines of JSON and answers each, on the file descriptor that it is given, with the exit codes of the
+jobs that have ended since the last answer. It has no threads and touches no GPU. When it dies its jobs go on, and so do
+they when the process that asked for them dies.
 
     python -m slurm.fork_server DESCRIPTOR QUEUE.json
 """
@@ -10,6 +10,7 @@ the dispatcher that asked for them dies.
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.store.log_streams import open_log_streams
+from slurm.entry import STOPPING, note_missing_gpus, note_signals
 from slurm.imports import without_garbage_collection
 from slurm.module_command import module_command
 from slurm.snapshot import CHECKOUT, PACKAGES
 
+STOPPED = 75  # the exit code of a job that a signal has stopped
 # Threads do not survive a fork: NumPy and pyarrow must not start theirs when they are imported.
 WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
@@ -42,6 +45,7 @@ class ForkServer:
         os.close(end)
         self._answers = os.fdopen(answers)
         self._jobs: set[str] = set()  # that have not ended
+        self._exit_codes: dict[str, int] = {}
 
     @property
     def is_outdated(self) -> bool:
@@ -58,6 +62,14 @@ class ForkServer:
         self._ask(None)
         return str(log) not in self._jobs
 
+    def exit_code(self, log: Path) -> int | None:
+        """Return how the job with this log has ended, -9 by SIGKILL; None when the server is gone and nobody knows."""
+        return self._exit_codes.get(str(log))
+
+    def stop_jobs(self) -> None:
+        """Ask all jobs to end after the running step, with every run checkpointed."""
+        self._ask("stop")
+
     def close(self) -> None:
         """End the server; its jobs go on."""
         assert self._process.stdin is not None
@@ -66,13 +78,15 @@ class ForkServer:
         self._answers.close()
         self._process.wait()
 
-    def _ask(self, request: dict[str, Any] | None) -> None:
+    def _ask(self, request: dict[str, Any] | str | None) -> None:
         assert self._process.stdin is not None
         answer = ""
         with suppress(BrokenPipeError):
             print(json.dumps(request), file=self._process.stdin, flush=True)
             answer = self._answers.readline()
-        self._jobs = self._jobs - set(json.loads(answer)) if answer else set()
+        ended = json.loads(answer) if answer else dict.fromkeys(self._jobs)
+        self._jobs -= ended.keys()
+        self._exit_codes |= {log: code for log, code in ended.items() if code is not None}
 
 
 def _version() -> tuple[list[tuple[str, int]], dict[str, str]]:
@@ -98,11 +112,14 @@ def _run_job(answers: int, order: dict[str, Any], log: str, gpu: str | None) -> 
 
     from harness.training.job import run_job
     from harness.training.job_order import JobOrder
-    from slurm.entry import note_signals
 
     np.random.seed()  # jobs would draw the same numbers; Python's own generator is seeded at a fork
     signals = note_signals()
-    run_job(JobOrder.from_json(order), lambda: bool(signals), log, began)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    if "SLURM_JOB_ID" in os.environ:
+        note_missing_gpus()
+    if not run_job(JobOrder.from_json(order), lambda: bool(signals), log, began):
+        sys.exit(STOPPED)
 
 
 def main() -> None:
@@ -110,6 +127,7 @@ def main() -> None:
     from harness.store import provenance
     from harness.training import host_memory
 
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # SLURM sends them to all processes: they are for the jobs
     escape_output()  # so that a job's log can be shown on a terminal by any program
     host_memory.retain_freed_memory()  # before torch makes a tensor, perhaps when it is imported; jobs inherit it
     with without_garbage_collection():
@@ -124,10 +142,13 @@ def main() -> None:
     jobs: dict[str, Any] = {}  # processes by log
     answers = int(sys.argv[1])
     for line in sys.stdin:
-        if (request := json.loads(line)) is not None:
+        if (request := json.loads(line)) == "stop":
+            for job in jobs.values():
+                job.terminate()
+        elif request is not None:
             jobs[request["log"]] = job = fork.Process(target=_run_job, args=(answers,), kwargs=request)
             job.start()
-        ended = [log for log, job in jobs.items() if not job.is_alive()]
+        ended = {log: job.exitcode for log, job in jobs.items() if not job.is_alive()}
         for log in ended:
             jobs.pop(log).close()
         os.write(answers, f"{json.dumps(ended)}\n".encode())

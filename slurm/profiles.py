@@ -29,6 +29,9 @@ class Resources(Closed):
     tasks_per_node: int = Field(1, ge=1, description="processes of a job on each of its nodes, which share the work")
     cpus_per_task: int = Field(1, ge=1, description="cores, and so threads, of each process")
     gpus_per_node: int = Field(0, ge=0, description="GPUs of a job on each of its nodes; a process uses one")
+    jobs_per_node: int = Field(
+        1, ge=1, description="jobs that [share a node](#whole-nodes): one job of SLURM runs them at once"
+    )
     engine: Literal["native", "deepspeed"] = Field(
         "native", description="what combines the gradients of several processes and steps the optimiser"
     )
@@ -49,8 +52,21 @@ class Resources(Closed):
         """The number of a job's processes."""
         return self.nodes * self.tasks_per_node
 
+    @property
+    def cores_per_task(self) -> int:
+        """The cores that a task of SLURM asks for: one process, or all that share its node."""
+        return self.cpus_per_task * self.jobs_per_node
+
     @model_validator(mode="after")
     def _consistent(self) -> "Resources":
+        if self.jobs_per_node > 1 and self.processes > 1:
+            raise ValueError(
+                f"jobs_per_node is {self.jobs_per_node}, and a job has {self.processes} processes (nodes x "
+                "tasks_per_node): jobs that share a node have one each"
+            )
+        gpus, jobs = self.gpus_per_node, self.jobs_per_node
+        if gpus and gpus % jobs and jobs % gpus:
+            raise ValueError(f"jobs_per_node is {jobs} for {gpus} GPUs: expected a multiple of {gpus}, or a divisor")
         if 0 < self.gpus_per_node < self.tasks_per_node:
             raise ValueError(f"tasks_per_node is {self.tasks_per_node} for {self.gpus_per_node} GPUs: each needs one")
         if self.engine == "native" and self.zero_stage:

@@ -100,7 +100,7 @@ class Submission:
         srun_args = [
             "--kill-on-bad-exit=1",  # when one process is lost, end the others, which would wait for it
             "--open-mode=append",  # a requeued job's log says why
-            f"--cpus-per-task={resources.cpus_per_task}",
+            f"--cpus-per-task={resources.cores_per_task}",
             "--export=ALL",  # also where the profile has `export: NONE`, which is for the submitter's variables
         ]
         if "%" in str(self.folder):  # to sbatch and srun the beginning of a job's number, as in submitit's own patterns
@@ -117,9 +117,9 @@ class Submission:
             time=resources.time_minutes,
             nodes=resources.nodes,
             ntasks_per_node=resources.tasks_per_node,
-            cpus_per_task=resources.cpus_per_task,
+            cpus_per_task=resources.cores_per_task,
             srun_args=srun_args,
-            array_parallelism=self.max_parallel,
+            array_parallelism=-(-self.max_parallel // resources.jobs_per_node),  # rounded up to whole nodes
             signal_delay_s=profile.signal_seconds,
             stderr_to_stdout=True,
             wckey=None,  # submitit's own, which sites that track them refuse

@@ -1,7 +1,7 @@
 """The use of time, memory, cores and GPUs by a sweep's jobs: from SLURM's accounting, or else from the records."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from harness.store import records
 from slurm import accounting
 from slurm.accounting import Allocation
 from slurm.array_jobs import ArrayJob, ArrayJobs
+from slurm.node_order import jobs_of, jobs_per_node_of
 
 _COLUMNS = (*JOB_COLUMNS, "hardware", "threads", "processes", "peak_memory_bytes")
 
@@ -29,8 +30,10 @@ class JobUses(NamedTuple):
 
 @dataclass
 class _Work:
-    """Runs that a job trains, or several in turn where the first ended too early."""
+    """Runs that a job of SLURM trains, or several in turn where the first ended too early."""
 
+    jobs: list[set[str]]  # the runs of each job that shares the node, of one alone where none does
+    jobs_per_node: int  # that the cores asked for are for
     run_ids: set[str] = field(default_factory=set)
     starts: list[Allocation] = field(default_factory=list)
 
@@ -54,12 +57,12 @@ def job_uses(planned: Planned) -> JobUses:
     accounted = {k for work in works for k in work.run_ids}
     of_jobs = jobs(rows)
     job_of = dict(zip(rows.column("run_id").to_pylist(), of_jobs.index.tolist(), strict=True))
+    on_node = _jobs_on_node(notes)
     others = grouped((k for k in row_of if k not in accounted), key=job_of.__getitem__)
     uses = [_accounted_use(planned.plan, work, [row_of[k] for k in work.run_ids if k in row_of]) for work in works]
-    uses += [
-        _recorded_use(planned.plan, [row_of[k] for k in run_ids], float(of_jobs.seconds[job]))
-        for job, run_ids in others.items()
-    ]
+    for job, run_ids in others.items():
+        of_job = [row_of[k] for k in run_ids]
+        uses.append(_recorded_use(planned.plan, of_job, float(of_jobs.seconds[job]), on_node.get(run_ids[0], 1)))
     return JobUses(uses, not_answered)
 
 
@@ -79,35 +82,46 @@ def _works(notes: Sequence[ArrayJob], starts: Sequence[Allocation], own: Collect
                 continue
             work = next((work_of[k] for k in run_ids if k in work_of), None)
             if work is None:
-                works.append(work := _Work())
+                spec = note.specs[i] if note.specs else {"run_ids": pack}
+                members = (run_ids.intersection(job["run_ids"]) for job in jobs_of(spec))
+                works.append(work := _Work(list(filter(None, members)), jobs_per_node_of(spec)))
             work.run_ids |= run_ids
             work.starts += task
             work_of |= dict.fromkeys(run_ids, work)
     return works
 
 
+def _jobs_on_node(notes: Iterable[ArrayJob]) -> dict[str, int]:
+    """Return how many jobs share the node of a run that was submitted to a cluster."""
+    orders = [jobs_of(spec) for note in notes for spec in note.specs]
+    return {run_id: len(jobs) for jobs in orders for job in jobs for run_id in job["run_ids"]}
+
+
 def _accounted_use(plan: Plan, work: _Work, rows: Sequence[Mapping[str, Any]]) -> JobUse:
     last, seconds = work.starts[-1], sum(start.seconds for start in work.starts)
     processes = max(start.processes for start in work.starts)
     peaks = [start.peak_memory for start in work.starts if start.peak_memory]
+    on_node = -(-processes // last.nodes) * len(work.jobs)
     # SLURM looks at the memory now and then, and may miss the peak that a process knows of itself.
-    peaks += [row["peak_memory_bytes"] * -(-processes // last.nodes) for row in rows if not is_gpu(row["hardware"])]
+    peaks += [row["peak_memory_bytes"] * on_node for row in rows if not is_gpu(row["hardware"])]
     measured = [(start.cpu_seconds, start.seconds) for start in work.starts if start.cpu_seconds]
     busy = [(start.gpu_percent, start.seconds) for start in work.starts if start.gpu_percent is not None]
     return JobUse(
-        **_models(plan, work.run_ids),
+        **_models(plan, work.jobs[0]),
         asked=Asked(
             minutes=last.limit_seconds // 60 if last.limit_seconds else None,
             memory=last.memory,
             nodes=last.nodes,
             processes=processes,
-            cores=last.cores // processes if last.cores else None,
+            cores=last.cores // (processes * work.jobs_per_node) if last.cores else None,
             gpus=last.gpus,
         ),
         finished=last.state == "COMPLETED" and len(rows) == len(work.run_ids),
         seconds=seconds,
         memory=max(peaks, default=None),
-        cores=sum(cpu for cpu, _ in measured) / sum(s for _, s in measured) / processes if measured else None,
+        cores=sum(c for c, _ in measured) / sum(s for _, s in measured) / (processes * len(work.jobs))
+        if measured
+        else None,
         gpu_percent=sum(percent * s for percent, s in busy) / sum(s for _, s in busy) if busy else None,
         starts=len(work.starts),
         ends=Counter(start.state for start in work.starts if start.state != "COMPLETED"),
@@ -115,11 +129,11 @@ def _accounted_use(plan: Plan, work: _Work, rows: Sequence[Mapping[str, Any]]) -
     )
 
 
-def _recorded_use(plan: Plan, rows: Sequence[Mapping[str, Any]], seconds: float) -> JobUse:
+def _recorded_use(plan: Plan, rows: Sequence[Mapping[str, Any]], seconds: float, on_node: int) -> JobUse:
     row = rows[0]
     gpu, processes = is_gpu(row["hardware"]), row["processes"]
-    # A record's memory is the GPU's where there is one, and of one process.
-    memory = max(row["peak_memory_bytes"] for row in rows) if not gpu and processes == 1 else None
+    # A record's memory is the GPU's where there is one, and of one process: ``on_node`` jobs share the node's.
+    memory = on_node * max(row["peak_memory_bytes"] for row in rows) if not gpu and processes == 1 else None
     return JobUse(
         **_models(plan, [row["run_id"] for row in rows]),
         asked=Asked(None, None, None, processes, row["threads"], processes if gpu else 0),

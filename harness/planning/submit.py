@@ -84,6 +84,7 @@ class Work:
     to_do: frozenset[str]
     jobs: tuple[PlannedJob, ...]
     at_once: int  # jobs
+    jobs_per_node: int  # of a cluster, at most
     estimate: Estimate | None  # None: there is nothing to do
     keep_best: bool = False  # whether the weights of each run's best epoch are kept too
     notify: str | None = None
@@ -106,6 +107,7 @@ class Work:
             "packs": self.packs,
             "jobs": len(self.jobs),
             "jobs_at_once": self.at_once,
+            "jobs_per_node": self.jobs_per_node,
             "estimate": asdict(self.estimate) if self.estimate else None,
             "differences": [records.to_json() for records in self.near],
             "idle_settings": list(idle_settings(self.planned.plan)),
@@ -131,7 +133,8 @@ class Work:
         ]
         if self.estimate:
             in_jobs = f" in {plural(len(self.jobs), 'job')}" if len(self.jobs) < self.packs else ""
-            lines.append(f"{plural(self.packs, 'pack')}{in_jobs}, {plural(self.at_once, 'job')} at a time")
+            on_node = f", up to {self.jobs_per_node} on a node" if self.jobs_per_node > 1 else ""
+            lines.append(f"{plural(self.packs, 'pack')}{in_jobs}, {plural(self.at_once, 'job')} at a time{on_node}")
             lines += text.estimate_lines(self.estimate, self.cluster != LOCAL)
             lines += filter(None, [self._sbatch_variables()])
         lines += reasons(self.near)
@@ -161,7 +164,7 @@ def work_of(
     to_do = frozenset(k for k, s in states.items() if s == "to do" or (retry_failed and s == "failed"))
     packs = packs_to_do(planned, to_do)
     if not packs:
-        return Work(planned, cluster, states, to_do, (), 1, None, request.keep_best)
+        return Work(planned, cluster, states, to_do, (), 1, 1, None, request.keep_best)
     at_once = request.max_parallel or (len(packs) if cluster != LOCAL else len(gpus()) or min(MOST_CPU_JOBS, cores()))
     at_once = min(at_once, len(packs))
     device = devices.devices(cluster, devices.threads_of_a_job(at_once))
@@ -180,7 +183,8 @@ def work_of(
     expected = estimate.estimate(jobs, at_once, costs)
     near = nearest_records(planned, to_do, known.similar_runs) if why_again else ()
     options = (request.keep_best, request.notify, near)
-    return Work(planned, cluster, states, to_do, tuple(jobs), at_once, expected, *options)
+    jobs_per_node = max(costs.device_of(job.packs[0]).jobs_per_node for job in jobs)
+    return Work(planned, cluster, states, to_do, tuple(jobs), at_once, jobs_per_node, expected, *options)
 
 
 def check_writable(work: Work) -> None:

@@ -334,10 +334,10 @@ def test_restarts_count_for_the_runs_that_had_begun(tmp_path: Path, monkeypatch:
             store.run(run).mkdir(parents=True, exist_ok=True)
             store.add_attempt(run, log=log, pid=pid)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
-    entry._fail_after_max_attempts(store, RUNS, 20, log)
+    entry.fail_after_max_attempts(store, RUNS, 20, log)
     assert store.failed_ids() == {"aaaa", "bbbb"}
     monkeypatch.setenv("SLURM_RESTART_COUNT", "6")
-    entry._fail_after_max_attempts(store, RUNS, 20, log)
+    entry.fail_after_max_attempts(store, RUNS, 20, log)
     assert store.failed_ids() == set(RUNS)
 
 

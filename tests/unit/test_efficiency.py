@@ -14,6 +14,7 @@ from harness.reporting.efficiency import GB, Asked, JobClass, JobUse
 from slurm import commands, profiles
 from slurm.accounting import Allocation, allocations, parse
 from slurm.array_jobs import ArrayJob, ArrayJobs
+from slurm.node_order import node_order
 from tests.support import planned_costs
 from tests.support.cli import run_command
 from tests.support.planned_costs import plan, record, runs
@@ -146,6 +147,35 @@ def test_the_command_prints_a_sweeps_jobs_and_a_profile(planned: Planned, monkey
     assert [each["finished"] for each in document["classes"]] == [1, 4] and document["not_answered"] == ""
     fitted = run_command("report", "small.yaml", "--efficiency", "--format", "terminal").out.splitlines()
     assert max(map(len, fitted)) <= 80 and not any(line.startswith("No room") for line in fitted)
+
+
+def test_cores_are_those_of_each_job_that_shares_a_node(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four jobs have had what four of a node's eight places have, and one was alone on another node."""
+    packs = [list(runs(planned, seed)) for seed in range(5)]
+    notes = ArrayJobs(planned.store)
+    for note in notes.read():
+        notes.remove(note)
+    specs = [node_order([{"run_ids": pack} for pack in of_node], 8) for of_node in (packs[:4], packs[4:])]
+    notes.write(ArrayJob("kd-1", "", [sum(packs[:4], []), packs[4]], specs, "12"))
+    asked = "cpu=16,mem=32G,node=1"
+    lines = [
+        f"12_{task}{line}"
+        for task, cpu in ((0, "01:00:00"), (1, "15:00.000"))
+        for line in (
+            f"|COMPLETED|1200|60|1||16|32G|{asked}|{asked}||{cpu}||kd-1",
+            f".0|COMPLETED|1200||1|1|16|||{asked}|1G|{cpu}||python",
+        )
+    ]
+    monkeypatch.setattr(commands, "sacct_lines", lambda *options: lines)
+    document = json.loads(run_command("report", "small.yaml", "--efficiency", "--json").out)
+    (job_class,) = (each for each in document["classes"] if each["teacher"])
+    assert (job_class["jobs"], job_class["finished"], job_class["packs"]) == (2, 1, 1)
+    assert (job_class["asked"]["cpus_per_task"], job_class["asked"]["mem_gb"]) == (2, 32)
+    assert (job_class["used"]["mean_cores"], job_class["used"]["most_gb"]) == (0.75, 8), "four of 2 GB each"
+    monkeypatch.setattr(commands, "sacct_lines", lambda *options: [])
+    document = json.loads(run_command("report", "small.yaml", "--efficiency", "--json").out)
+    (job_class,) = (each for each in document["classes"] if each["teacher"])
+    assert (job_class["source"], job_class["jobs"], job_class["used"]["most_gb"]) == ("records", 4, 8)
 
 
 def test_without_accounting_the_records_tell(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:

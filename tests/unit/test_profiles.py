@@ -63,6 +63,12 @@ def test_the_last_rule_that_matches_wins(tmp_path: Path) -> None:
             "resources: {nodes: 2, engine: deepspeed}\nby_size:\n  - {resources: {nodes: 1}}\n",
             "engine deepspeed is for several processes (nodes x tasks_per_node), and this is one",
         ),
+        (
+            "resources: {jobs_per_node: 3, gpus_per_node: 8}\n",
+            "jobs_per_node is 3 for 8 GPUs: expected a multiple of 8",
+        ),
+        ("resources: {jobs_per_node: 3, gpus_per_node: 2}\n", "jobs_per_node is 3 for 2 GPUs"),
+        ("resources: {jobs_per_node: 2, nodes: 2}\n", "jobs_per_node is 2, and a job has 2 processes (nodes x"),
         ("resources: {time_minutes: 1}\n", "signal_seconds: 90 s before the time limit is before the start"),
         ("partition: main\naccount: 012345\n", "mine.yaml:2: account: 012345 starts with a zero, which YAML 1.1"),
         ("partition: main\naccount: 12345\n", "mine.yaml:2: account: expected text, found 12345; put it in quotes"),

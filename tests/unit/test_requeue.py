@@ -44,7 +44,7 @@ def test_only_a_running_job_is_requeued_and_silence_is_waited_out(
     monkeypatch.setattr(commands, "state_of", state)
     monkeypatch.setattr(commands, "requeue", lambda job_id: (called.append(job_id), requeue(job_id)))
     monkeypatch.setattr(entry, "REQUEUE_PAUSE", 0)
-    entry._requeue("12")
+    entry.requeue("12")
     assert len(called) == calls
 
 
@@ -53,7 +53,7 @@ def test_a_job_that_slurm_does_not_take_back_ends_with_its_reason(monkeypatch: p
     monkeypatch.setattr(commands, "requeue", answers(UserError("scontrol: Requested operation is presently disabled")))
     monkeypatch.setattr(entry, "REQUEUE_SECONDS", 0)
     with pytest.raises(UserError, match="presently disabled"):
-        entry._requeue("12")
+        entry.requeue("12")
 
 
 def test_only_starts_without_a_new_checkpoint_count_against_the_limit(tmp_path: Path) -> None:
@@ -67,13 +67,13 @@ def test_only_starts_without_a_new_checkpoint_count_against_the_limit(tmp_path: 
     for step in range(40):  # each preemption leaves a checkpoint
         start(step)
         (store.checkpoints("aaaa") / f"epoch-000003-step-{step:06d}.safetensors").touch()
-    entry._fail_after_max_attempts(store, ["aaaa"], 3, log)
+    entry.fail_after_max_attempts(store, ["aaaa"], 3, log)
     assert not store.failed_ids()
     for missing in (2, 1):
         start(100 + missing)
-        entry._fail_after_max_attempts(store, ["aaaa"], 3, log)
+        entry.fail_after_max_attempts(store, ["aaaa"], 3, log)
         assert not store.failed_ids(), missing
     start(99)
-    entry._fail_after_max_attempts(store, ["aaaa"], 3, log)
+    entry.fail_after_max_attempts(store, ["aaaa"], 3, log)
     failure = store.failure("aaaa")
     assert failure and failure.cause == "no progress in 3 attempts"

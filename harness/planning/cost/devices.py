@@ -15,9 +15,10 @@ class Device:
     hardware: str | None  # the GPU's or the processor's name; None: unknown before the job runs
     threads: int  # of each process
     processes: int
-    units: int  # GPUs, or cores where there are none, that a job holds
+    units: float  # GPUs, or cores where there are none, that a job holds: its share of a node that jobs share
     packs_per_job: int | None = None  # as the cluster's profile states it
     time_limit_s: float | None = None
+    jobs_per_node: int = 1  # that share a node, as one job of SLURM
 
     def is_like(self, hardware: str, processes: int) -> bool:
         """Return whether a record's hardware may be this device; threads may differ."""
@@ -55,8 +56,8 @@ def devices(cluster: str, threads: int) -> DeviceOf:
     def on_cluster(science: Science) -> Device:
         resources = profile.resources_for(science.student, science.teacher_model)
         gpus, threads = resources.nodes * resources.gpus_per_node, resources.cpus_per_task
-        units = gpus or resources.processes * threads
-        limits = (resources.packs_per_job, 60.0 * resources.time_minutes)
+        units = gpus / resources.jobs_per_node or resources.processes * threads
+        limits = (resources.packs_per_job, 60.0 * resources.time_minutes, resources.jobs_per_node)
         return Device(gpus > 0, None, threads, resources.processes, units, *limits)
 
     return on_cluster
