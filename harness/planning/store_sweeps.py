@@ -14,8 +14,8 @@ from harness.phrases import plural
 from harness.planning.plan import Planned
 from harness.planning.queues import OpenQueue, open_queue
 from harness.planning.run_states import ACTIVE, Row, RunStates, counts_text, row_texts
+from harness.spec.run_labels import science_labels
 from harness.spec.science import Science
-from harness.spec.sweep_plan import science_labels
 from harness.spec.tasks import TaskInfo, classification
 from harness.store import json_files, ownership
 from harness.store.store import Store

@@ -9,9 +9,10 @@ from harness.spec import identity, tasks
 from harness.spec import methods as method_sources
 from harness.spec.lines import Line
 from harness.spec.model_reference import split_names
+from harness.spec.run_labels import run_label
 from harness.spec.schema import Sweep
 from harness.spec.science import SHARED_RECIPE, Several, Trained, training_runs
-from harness.spec.sweep_plan import Cell, Pack, Plan, Run, run_label
+from harness.spec.sweep_plan import Cell, Pack, Plan, Run
 from harness.spec.sweep_sciences import SweepSciences, TeacherChoice, WeightsHash
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document

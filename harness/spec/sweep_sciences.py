@@ -15,9 +15,10 @@ from harness.spec.canonical_recipe import canonical_recipe
 from harness.spec.lines import Line
 from harness.spec.methods import MethodInfo
 from harness.spec.optimizers import check_terms
+from harness.spec.run_labels import run_label
 from harness.spec.schema import Method, Pair, Recipe, Sweep, Weights, WeightsSource
 from harness.spec.science import DatasetChoice, Given, MethodSettings, Science, Several, Start, Trained
-from harness.spec.sweep_plan import Plan, Run, run_label
+from harness.spec.sweep_plan import Plan, Run
 from harness.spec.tasks import DatasetInfo
 from harness.spec.teacher_order import referred_pair, training_order
 from harness.spec.teacher_reference import RunReference, TeacherReference

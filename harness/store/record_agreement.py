@@ -10,7 +10,7 @@ import pyarrow as pa
 from harness.errors import UserError
 from harness.phrases import some
 from harness.spec.lines import Line, PairNames
-from harness.spec.sweep_plan import run_label
+from harness.spec.run_labels import run_label
 from harness.spec.tasks import CATALOG
 from harness.store import record_stream, records
 from harness.store.schema import PROVENANCE, RESULTS, SCHEMA_VERSION

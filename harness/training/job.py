@@ -24,8 +24,8 @@ from harness.phrases import percent, plural
 from harness.spec import identity
 from harness.spec.own_code import own_code
 from harness.spec.own_models import code_of, is_own_model
+from harness.spec.run_labels import science_labels
 from harness.spec.science import SHARED_RECIPE, Given, Science, Trained, recipe_json
-from harness.spec.sweep_plan import science_labels
 from harness.store import checksums, leftovers, records
 from harness.store.locks import Lock
 from harness.store.store import Store
