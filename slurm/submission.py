@@ -14,16 +14,9 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.store import ownership
-from slurm import early_ends, environment, sbatch_variables
+from slurm import early_ends, environment, out_of_memory, sbatch_variables
 from slurm.profiles import Profile, Resources
 from slurm.refusals import Refusal
-
-# A process that was killed (for its memory, say) could not put its job back into the queue: done after each task.
-_REQUEUE_KILLED = (
-    "code=$?; "
-    f"if [ $code -ge 128 ] && {environment.UNSET_IN_SHELL} && [ ${{SLURM_RESTART_COUNT:-0}} -lt RESTARTS ] "
-    f"&& {early_ends.IS_RUNNING_IN_SHELL}; then scontrol requeue {early_ends.JOB_IN_SHELL}; fi; exit $code"
-)
 
 
 def check_path(folder: Path) -> None:
@@ -123,12 +116,36 @@ class Submission:
             signal_delay_s=profile.signal_seconds,
             stderr_to_stdout=True,
             wckey=None,  # submitit's own, which sites that track them refuse
-            setup=[*early_ends.note_in_shell(self.folder, self.restarts), *self._private_setup(), *profile.setup],
-            teardown=[_REQUEUE_KILLED.replace("RESTARTS", str(self.restarts))],
+            setup=[
+                *early_ends.note_in_shell(self.folder, self.restarts),
+                *(out_of_memory.count_in_shell(self.folder) if self._more_memory else []),
+                *self._private_setup(),
+                *profile.setup,
+            ],
+            teardown=[self._requeue_killed()],
             additional_parameters=further,
             **{k: v for k, v in optional.items() if v is not None},
         )
         return executor
+
+    @property
+    def _more_memory(self) -> list[float]:
+        """The memory that further starts ask for, in GB, if one after the other runs out of it."""
+        retry, mem_gb = self.profile.retry, self.resources.mem_gb
+        return retry.memory_steps(mem_gb)[1:] if retry and mem_gb else []
+
+    def _requeue_killed(self) -> str:
+        """Return a shell line that puts a job back into the queue after its process was killed, which could not."""
+        requeue = f"scontrol requeue {early_ends.JOB_IN_SHELL}"
+        if self._more_memory:  # SLURM ends a requeued job's script by SIGTERM
+            requeue = (
+                f"trap '' TERM; {requeue} && {{ {out_of_memory.raise_in_shell(self.folder, self._more_memory)}; }}"
+            )
+        return (
+            f"code=$?; if [ $code -ge 128 ] && {environment.UNSET_IN_SHELL} "
+            f"&& [ ${{SLURM_RESTART_COUNT:-0}} -lt {self.restarts} ] && {early_ends.IS_RUNNING_IN_SHELL}; "
+            f"then {requeue}; fi; exit $code"
+        )
 
     def _private_setup(self) -> list[str]:
         """Return shell lines by which a job gets this process's umask, and ends if others could have written its code.

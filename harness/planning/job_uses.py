@@ -11,8 +11,8 @@ from harness.planning.cost.history import JOB_COLUMNS, jobs
 from harness.planning.plan import Planned
 from harness.reporting.efficiency import Asked, JobUse
 from harness.spec.lines import grouped
-from harness.spec.sweep_plan import Plan
 from harness.store import records
+from harness.store.run_notes import memory_retry
 from slurm import accounting
 from slurm.accounting import Allocation
 from slurm.array_jobs import ArrayJob, ArrayJobs
@@ -55,9 +55,9 @@ def job_uses(planned: Planned) -> JobUses:
     of_jobs = jobs(rows)
     job_of = dict(zip(rows.column("run_id").to_pylist(), of_jobs.index.tolist(), strict=True))
     others = grouped((k for k in row_of if k not in accounted), key=job_of.__getitem__)
-    uses = [_accounted_use(planned.plan, work, [row_of[k] for k in work.run_ids if k in row_of]) for work in works]
+    uses = [_accounted_use(planned, work, [row_of[k] for k in work.run_ids if k in row_of]) for work in works]
     uses += [
-        _recorded_use(planned.plan, [row_of[k] for k in run_ids], float(of_jobs.seconds[job]))
+        _recorded_use(planned, [row_of[k] for k in run_ids], float(of_jobs.seconds[job]))
         for job, run_ids in others.items()
     ]
     return JobUses(uses, not_answered)
@@ -86,7 +86,7 @@ def _works(notes: Sequence[ArrayJob], starts: Sequence[Allocation], own: Collect
     return works
 
 
-def _accounted_use(plan: Plan, work: _Work, rows: Sequence[Mapping[str, Any]]) -> JobUse:
+def _accounted_use(planned: Planned, work: _Work, rows: Sequence[Mapping[str, Any]]) -> JobUse:
     last, seconds = work.starts[-1], sum(start.seconds for start in work.starts)
     processes = max(start.processes for start in work.starts)
     peaks = [start.peak_memory for start in work.starts if start.peak_memory]
@@ -95,7 +95,7 @@ def _accounted_use(plan: Plan, work: _Work, rows: Sequence[Mapping[str, Any]]) -
     measured = [(start.cpu_seconds, start.seconds) for start in work.starts if start.cpu_seconds]
     busy = [(start.gpu_percent, start.seconds) for start in work.starts if start.gpu_percent is not None]
     return JobUse(
-        **_models(plan, work.run_ids),
+        **_plan_facts(planned, work.run_ids),
         asked=Asked(
             minutes=last.limit_seconds // 60 if last.limit_seconds else None,
             memory=last.memory,
@@ -115,13 +115,13 @@ def _accounted_use(plan: Plan, work: _Work, rows: Sequence[Mapping[str, Any]]) -
     )
 
 
-def _recorded_use(plan: Plan, rows: Sequence[Mapping[str, Any]], seconds: float) -> JobUse:
+def _recorded_use(planned: Planned, rows: Sequence[Mapping[str, Any]], seconds: float) -> JobUse:
     row = rows[0]
     gpu, processes = is_gpu(row["hardware"]), row["processes"]
     # A record's memory is the GPU's where there is one, and of one process.
     memory = max(row["peak_memory_bytes"] for row in rows) if not gpu and processes == 1 else None
     return JobUse(
-        **_models(plan, [row["run_id"] for row in rows]),
+        **_plan_facts(planned, [row["run_id"] for row in rows]),
         asked=Asked(None, None, None, processes, row["threads"], processes if gpu else 0),
         finished=True,
         seconds=seconds,
@@ -134,10 +134,13 @@ def _recorded_use(plan: Plan, rows: Sequence[Mapping[str, Any]], seconds: float)
     )
 
 
-def _models(plan: Plan, run_ids: Collection[str]) -> dict[str, Any]:
-    sciences = [plan.runs[k].science for k in run_ids]
+def _plan_facts(planned: Planned, run_ids: Collection[str]) -> dict[str, Any]:
+    """Return what the plan of a job's runs and the notes of their attempts tell."""
+    sciences = [planned.plan.runs[k].science for k in run_ids]
+    retries = (memory_retry(planned.store.attempts(k)) for k in run_ids)
     return {
         "student": sciences[0].student,
         "teacher": next((science.teacher_model for science in sciences if science.teacher), None),
         "packs": len({science.seed for science in sciences}),
+        "retry": next(filter(None, retries), ""),
     }

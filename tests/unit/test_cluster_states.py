@@ -78,11 +78,14 @@ def test_pending_and_running(cluster: Cluster, slurm: Slurm) -> None:
 def test_status_without_a_file_shows_jobs_of_a_cluster(cluster: Cluster, slurm: Slurm) -> None:
     slurm.queued = [JobState("7_0", NAME, "PENDING", "Priority"), JobState("7_1", NAME, "PENDING", "Dependency")]
     slurm.accounted = [JobState("7_2", NAME, "NODE_FAIL", "None")]
+    cluster.store.run("aaaa").mkdir(parents=True)
+    cluster.store.add_attempt("aaaa", log="log", pid=1, memory_mb=1536, too_little_mb=1024)
     shown = run_command("status", "--results", cluster.store.root)
     head, *runs = shown.out.splitlines()
     assert head.startswith("sweep: 2 pending, 1 node failed; started ") and "science.json" in shown.err
     assert runs == [
-        "  aaaa  pending  s / student  Priority, job 7_0",
+        "  aaaa  pending  s / student  Priority, job 7_0, requeued 1 time, "
+        "retried with 1.5 GB after running out of memory with 1",
         "  bbbb  pending  s / student  Dependency, job 7_1",
     ]
 
@@ -337,8 +340,15 @@ def test_restarts_count_for_the_runs_that_had_begun(tmp_path: Path, monkeypatch:
     entry._fail_after_max_attempts(store, RUNS, 20, log)
     assert store.failed_ids() == {"aaaa", "bbbb"}
     monkeypatch.setenv("SLURM_RESTART_COUNT", "6")
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "2048")
+    (tmp_path / "7_short_of_memory").write_text("512\n1024\n")
     entry._fail_after_max_attempts(store, RUNS, 20, log)
-    assert store.failed_ids() == set(RUNS)
+    assert store.failed_ids() == {"aaaa", "bbbb"}, "this start has more memory than those"
+    with (tmp_path / "7_short_of_memory").open("a") as note:
+        note.write("2048\n")
+    entry._fail_after_max_attempts(store, RUNS, 20, log)
+    failure = store.failure("cccc")
+    assert store.failed_ids() == set(RUNS) and failure and "out of memory: raise `max_mem_gb`" in failure.cause
 
 
 @pytest.mark.parametrize("runs", [True, False])

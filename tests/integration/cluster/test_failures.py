@@ -165,10 +165,27 @@ def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
         assert len(list(bench.store.records.iterdir())) == 1 and not bench.store.failed_ids()
 
 
-@pytest.mark.parametrize("mem_gb", [0.2, 0.45], ids=["before-training", "in-training"])
-def test_out_of_memory_is_reported_and_soon_given_up(bench: ClusterBench, mem_gb: float) -> None:
+def test_a_job_that_runs_out_of_memory_asks_for_more(bench: ClusterBench) -> None:
+    """It does so by itself: nobody watches."""
+    retry = {"mem_gb": "2.5x", "max_mem_gb": 1.1}
+    bench.profile = {"python": sys.executable, "resources": {"mem_gb": 0.45}, "retry": retry}
+    bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0]}
+    bench.slow(1)
+    assert bench.run("sweep", "--detach").returncode == 0
+    (run,) = bench.plan().plan.runs
+    until(lambda: [attempt["memory_mb"] for attempt in bench.store.attempts(run)][-1:] == [1126])
+    bench.quick()
+    until(lambda: not bench.jobs_left())
+    recorded_once(bench)
+    assert bench.store.attempts(run)[-1]["too_little_mb"] == 460
+    (name,) = bench.submissions()
+    ((log_file,)) = (bench.store.jobs / name).glob("*_log.out")
+    assert "460 MB were too little: the next start asks for 1126 MB" in log_file.read_text()
+
+
+def test_out_of_memory_is_reported_and_soon_given_up(bench: ClusterBench) -> None:
     python = sys.executable  # a process of its own, whose memory SLURM sees
-    bench.profile = {"python": python, "resources": {"mem_gb": mem_gb}}
+    bench.profile = {"python": python, "resources": {"mem_gb": 0.45}}
     # SLURM looks at its memory every two seconds, which a shorter training may slip through.
     bench.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0], "recipe": {**SWEEP["recipe"], "epochs": 1000}}
     result = bench.run("sweep")

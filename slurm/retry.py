@@ -1,0 +1,64 @@
+"""What a job asks for at its next start, after it has had too little: a part of a profile."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from harness.errors import expected
+from harness.spec.recipe import Closed, Finite
+
+
+def _factor(value: Any) -> float:
+    """Return the number of a factor such as ``2x``.
+
+    Raises:
+        ValueError: it is written otherwise, or does not lie between 1 and 10.
+    """
+    found = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]{1,3})?)x", str(value))
+    if not found or not 1 < float(found[1]) <= 10:
+        raise ValueError(expected("a factor above 1 and up to 10, such as 2x", value))
+    return float(found[1])
+
+
+Factor = Annotated[float | None, BeforeValidator(_factor)]
+
+
+class Retry(Closed):
+    """Factors by which a job that had too little asks for more, and the limits of what it asks for."""
+
+    mem_gb: Factor = Field(None, description="factor on the memory of a job that has run out of it")
+    max_mem_gb: Finite | None = Field(None, gt=0, description="the most memory that a job then asks for")
+
+    @model_validator(mode="after")
+    def _limited(self) -> "Retry":
+        if (self.mem_gb is None) != (self.max_mem_gb is None):
+            given, missing = ("mem_gb", "max_mem_gb") if self.mem_gb else ("max_mem_gb", "mem_gb")
+            raise ValueError(f"{given} needs {missing}: state the factor and the limit, or neither")
+        return self
+
+    def problems(self, asked_memory: Iterable[float | None]) -> Iterator[tuple[str, str]]:
+        """Yield keys that do not go with what the jobs of a profile ask for at first, and why."""
+        if self.max_mem_gb is None:
+            return
+        for mem_gb in asked_memory:
+            if mem_gb is None:
+                yield "mem_gb", "needs a memory to begin with: state `resources.mem_gb`"
+                return
+            if mem_gb > self.max_mem_gb:
+                yield "max_mem_gb", f"{self.max_mem_gb:g} GB is less than the {mem_gb:g} GB of `resources`"
+                return
+
+    def memory_after(self, mem_gb: float) -> float:
+        """Return the memory to ask for after this much was too little; as much where it is at the limit."""
+        if self.mem_gb is None or self.max_mem_gb is None:
+            return mem_gb
+        return max(mem_gb, min(self.max_mem_gb, mem_gb * self.mem_gb))
+
+    def memory_steps(self, mem_gb: float) -> list[float]:
+        """Return what the starts of a job ask for, one after the other, if each runs out of memory."""
+        steps = [mem_gb]
+        while (more := self.memory_after(steps[-1])) > steps[-1]:
+            steps.append(more)
+        return steps
