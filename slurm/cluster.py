@@ -20,6 +20,7 @@ from harness.store import files, ownership
 from harness.store.store import Store
 from slurm import commands, dry_run, early_ends, missing_teachers, profiles, snapshot, submission
 from slurm.array_jobs import ArrayJob, ArrayJobs, by_run, new_name, squeue
+from slurm.excluded_nodes import excluded_nodes
 from slurm.job_groups import job_groups
 from slurm.queue import Queue, QueuedJob
 from slurm.refusals import Refusal
@@ -324,6 +325,7 @@ class Cluster:
             dependency=":".join(("afterany", *teachers)) if teachers else "",
             max_parallel=self.queue.max_parallel,
             restarts=self.profile.max_attempts * max(job.packs for job in jobs),
+            excluded_nodes=[excluded.node for excluded in excluded_nodes(self.queue_file)],
         )
 
     def _resources(self, job: QueuedJob) -> profiles.Resources:

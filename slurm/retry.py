@@ -31,6 +31,10 @@ class Retry(Closed):
     mem_gb: Factor = Field(None, description="factor on the memory of a job that has run out of it")
     max_mem_gb: Finite | None = Field(None, gt=0, description="the most memory that a job then asks for")
 
+    exclude_nodes: int = Field(
+        0, ge=0, le=20, description="nodes that a sweep avoids at most, where its jobs do not begin"
+    )
+
     @model_validator(mode="after")
     def _limited(self) -> "Retry":
         if (self.mem_gb is None) != (self.max_mem_gb is None):

@@ -44,6 +44,7 @@ class Submission:
     dependency: str
     max_parallel: int
     restarts: int  # after processes that were killed
+    excluded_nodes: Sequence[str] = ()  # besides the profile's own
 
     def script(self) -> str:
         """Return the text that sbatch is given.
@@ -90,6 +91,8 @@ class Submission:
         further = {k: v for k, v in options.items() if v is not False}
         if self.dependency:  # besides the profile's own
             further["dependency"] = ",".join(filter(None, [str(further.get("dependency", "")), self.dependency]))
+        if self.excluded_nodes:
+            further["exclude"] = ",".join(filter(None, [str(further.get("exclude", "")), *self.excluded_nodes]))
         srun_args = [
             "--kill-on-bad-exit=1",  # when one process is lost, end the others, which would wait for it
             "--open-mode=append",  # a requeued job's log says why
@@ -117,7 +120,7 @@ class Submission:
             stderr_to_stdout=True,
             wckey=None,  # submitit's own, which sites that track them refuse
             setup=[
-                *early_ends.note_in_shell(self.folder, self.restarts),
+                *early_ends.note_in_shell(self.folder, self.restarts, self._most_excluded),
                 *(out_of_memory.count_in_shell(self.folder) if self._more_memory else []),
                 *self._private_setup(),
                 *profile.setup,
@@ -127,6 +130,11 @@ class Submission:
             **{k: v for k, v in optional.items() if v is not None},
         )
         return executor
+
+    @property
+    def _most_excluded(self) -> int:
+        """The number of nodes that jobs may avoid. Which of several nodes is to blame for a job's end is not known."""
+        return self.profile.retry.exclude_nodes if self.profile.retry and self.resources.nodes == 1 else 0
 
     @property
     def _more_memory(self) -> list[float]:

@@ -88,7 +88,9 @@ def test_a_run_that_is_killed_again_and_again_is_given_up(with_teacher: ClusterB
 
 
 def test_jobs_that_end_before_python_starts_fail_with_their_log(bench: ClusterBench) -> None:
-    """They are not tried again. Neither ``export: NONE`` nor a % in the path is in the way of the repaired profile."""
+    """They are not tried again, unless on another node, where the profile says so. Neither ``export: NONE`` nor a % in
+    the path is in the way of the repaired profile.
+    """
     bench.folder = bench.folder / "50%N 100%"
     bench.folder.mkdir()
     bench.sweep = {**small(0, 1), "methods": {"student": {}}}
@@ -105,10 +107,14 @@ def test_jobs_that_end_before_python_starts_fail_with_their_log(bench: ClusterBe
         ), failure
         assert "Exited with exit code 127" in failure.details
         assert bench.call("status", "--logs", failure.run_id).out == failure.details + "\n"
-    bench.profile, bench.sbatch = {}, {"export": "NONE"}
+    setup = 'if [ "$SLURMD_NODENAME" = node1 ]; then echo no such module; exit 3; fi'
+    bench.profile, bench.sbatch = {"setup": setup, "retry": {"exclude_nodes": 1}}, {"export": "NONE"}
     rerun = bench.run("sweep", "--retry-failed")
     assert rerun.returncode == 0, rerun.stderr
+    assert len(bench.submissions()) == 3, "the second of which has not begun"
     recorded_once(bench)
+    avoided = "nodes that this sweep avoids for a day: node1 (job "
+    assert avoided in rerun.stderr and "with exit code 3: no such module)" in rerun.stderr
 
 
 @pytest.mark.parametrize("end", ["timed out", "preempted"])
