@@ -153,7 +153,7 @@ def test_a_node_on_which_a_job_does_not_begin_is_avoided_for_a_day(
     assert not ends_on(0, "n1") and not ends_on(1, "n1") and avoided() == "n9,n1"
     nodes.remove("n3")
     assert ends_on(1, "n2") == {"bbbb"}, "there is no other node"
-    nodes.add("n3")
+    nodes.update(("n3", "n4"))
     assert not ends_on(2, "n2") and ends_on(2, "n3") == {"cccc"}, "it may avoid two"
     assert avoided() == "n9,n1,n2"
     later = time.time() + excluded_nodes.SECONDS
