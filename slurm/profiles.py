@@ -164,7 +164,8 @@ def load_profile(name: str) -> Profile:
         )
         mistakes.append(document.mistake(("signal_seconds",), text))
     if profile.retry is not None:
-        for key, problem in profile.retry.problems([resources.mem_gb for resources in (profile.resources, *rules)]):
+        asked = [(resources.time_minutes, resources.mem_gb) for resources in (profile.resources, *rules)]
+        for key, problem in profile.retry.problems(asked):
             mistakes.append(document.mistake(("retry", key), problem))
     raise_mistakes(mistakes)
     return profile

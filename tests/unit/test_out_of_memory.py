@@ -1,11 +1,15 @@
-"""What a job that has run out of memory asks for next: the amounts, and the lines of its script that ask."""
+"""What a job that had too little asks for next: the amounts, and the lines of its script that ask for memory."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from slurm import out_of_memory
+from harness.store.store import Store
+from slurm import commands, out_of_memory
+from slurm.array_jobs import ArrayJob
+from slurm.earlier_starts import EarlierStarts
+from slurm.profiles import Resources
 from slurm.retry import Retry
 
 KILLED = "slurmstepd: error: StepId=7.0 exceeded memory limit (300 > 200), being killed\n"
@@ -74,3 +78,28 @@ def test_a_start_notes_what_it_asked_for(tmp_path: Path, monkeypatch: pytest.Mon
     assert out_of_memory.asked_memory(log) == {"memory_mb": 400}
     (tmp_path / "7_3_short_of_memory").write_text("100\n200\n")
     assert out_of_memory.asked_memory(log) == {"memory_mb": 400, "too_little_mb": 200}
+
+
+def test_a_run_is_submitted_again_with_what_it_had_too_little_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(job: str, state: str, minutes: int) -> str:
+        return f"{job}|{state}|60|{minutes}|1|1|1|8G||mem=8G|||" + "|kd-1"
+
+    lines = [start("7_0", "TIMEOUT", 60), start("7_1", "OUT_OF_MEMORY", 60), start("7_2", "CANCELLED", 60)]
+    monkeypatch.setattr(commands, "sacct_lines", lambda *options: lines)
+    store, runs = Store(tmp_path), ["aaaa", "bbbb", "cccc", "dddd"]
+    array_job = ArrayJob("kd-1", "", [[run] for run in runs], [], "7")
+    retry = Retry.model_validate({"time_minutes": "2x", "max_time_minutes": 100, "mem_gb": "2x", "max_mem_gb": 64})
+    store.run("dddd").mkdir(parents=True)
+    store.add_attempt("dddd", log="log", pid=1, memory_mb=32 * 1024, too_little_mb=16 * 1024)
+
+    def asked(asks: Resources, *run_ids: str, retry: Retry | None = retry) -> tuple[int, float | None]:
+        raised = EarlierStarts.of(store, retry, [array_job], set(runs)).raised(run_ids, asks)
+        return raised.time_minutes, raised.mem_gb
+
+    small, large = Resources(time_minutes=60, mem_gb=8), Resources(time_minutes=600, mem_gb=128)
+    assert [asked(small, run) for run in runs] == [(100, 8), (60, 16), (60, 8), (60, 32)]
+    assert asked(small, *runs) == (100, 32) and asked(large, *runs) == (600, 128), "the profile asks for more now"
+    assert asked(small, *runs, retry=None) == asked(small, *runs, retry=Retry()) == (60, 8)
+    assert asked(Resources(), *runs) == (100, None)

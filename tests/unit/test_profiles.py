@@ -112,6 +112,7 @@ def test_the_last_rule_that_matches_wins(tmp_path: Path) -> None:
         ("by_size:\n  - {resources: {time_minutes: 2}}\nsignal_seconds: 120\n", "mine.yaml:3: signal_seconds"),
         ("retry: {mem_gb: 2, max_mem_gb: 64}\n", "retry.mem_gb: expected a factor above 1 and up to 10, such as 2x"),
         ("retry: {mem_gb: 1x, max_mem_gb: 64}\n", "retry.mem_gb: expected a factor above 1 and up to 10, such as 2x"),
+        ("retry: {time_minutes: 2x, max_time_minutes: 50}\n", "max_time_minutes: 50 is less than the 60 minutes of"),
         ("retry: {mem_gb: 2x}\n", "retry: mem_gb needs max_mem_gb: state the factor and the limit, or neither"),
         ("retry: {mem: 2x}\n", "mine.yaml:1: retry.mem: unknown key 'mem'"),
         ("\nretry: {mem_gb: 2x, max_mem_gb: 64}\n", "mine.yaml:2: retry.mem_gb: needs a memory to begin with"),

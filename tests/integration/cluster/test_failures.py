@@ -140,9 +140,13 @@ def test_status_reports_how_a_job_ended(bench: ClusterBench, end: str) -> None:
     assert out[-1] == f"2 {end}", out
     assert all(line.startswith(f"{line[:16]}  {end}  {runs[line[:16]]}  job ") for line in out[:-1]), out
     bench.quick()
-    bench.profile = {}
+    bench.profile = {"retry": {"time_minutes": "2x", "max_time_minutes": 15}}
     ended(bench.start("sweep"))
     recorded_once(bench)
+    minutes = 15 if end == "timed out" else 10
+    last = max((note["job_id"] for note in bench.submissions().values()), key=int)
+    limits = bench.cluster.client("sacct", "-X", "--noheader", f"--jobs={last}", "--format=TimelimitRaw")
+    assert limits.split() == [str(minutes)] * 2
     assert all(bench.attempts(k) == 2 == bench.row(k)["attempts"] for k in runs)
 
 
