@@ -1,4 +1,4 @@
-"""What a job asks for at its next start, after it has had too little: a part of a profile."""
+"""The part of a profile that says what a job asks for at its next start, after it has had too little."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What a job that had too little asks for next: the amounts, and the lines of its script that ask for memory."""
+"""Jobs that had too little ask for more next time: the amounts, and the lines of a script that ask for memory."""
 
 import subprocess
 from pathlib import Path
