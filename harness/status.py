@@ -225,6 +225,7 @@ def _is_training(planned: "Planned", queue_file: Path) -> bool:
 
 def _print_states(planned: "Planned", states: "RunStates", json_: bool) -> None:
     from harness.planning.run_states import count_states, counts_text, row_texts
+    from slurm.excluded_nodes import excluded_nodes_text
 
     runs = planned.plan.runs
     rows = [states.row(run_id, runs[run_id].label, state) for run_id, state in planned.states().items()]
@@ -237,6 +238,8 @@ def _print_states(planned: "Planned", states: "RunStates", json_: bool) -> None:
     for text, hang in row_texts(rows, planned.info.task):
         print(at_words(text, sys.stdout, hang))
     print(counts_text(count_states(rows)) + (f"; {len(diverged)} of those done diverged" if diverged else ""))
+    if note := excluded_nodes_text(opened.path for opened in states.queues):
+        say(note)
 
 
 def _diverged(planned: "Planned", done: set[str]) -> set[str]:

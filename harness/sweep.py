@@ -119,6 +119,7 @@ def sweep(
     from harness.store import ownership
     from harness.store.leftovers import remove_leftovers
     from slurm import early_ends
+    from slurm.excluded_nodes import excluded_nodes_text
 
     if cluster != LOCAL:
         if probe:
@@ -211,6 +212,8 @@ def sweep(
         )
         raise typer.Exit(130) from None
     states = set(planned.states().values())  # before the table: what is said after it cannot fail
+    if queue_file and (note := excluded_nodes_text([queue_file])):
+        say(note)
     more = {} if undecided is None else {"undecided": [asdict(test) for test in undecided]}
     print_results(planned, request.contents(planned), json_, more)
     raise typer.Exit(EXIT_OK if states == {"done"} else EXIT_RUN_FAILED)

@@ -17,8 +17,9 @@ from harness.spec.own_code import all_own_code
 from harness.spec.science import Science
 from harness.store import files, ownership
 from harness.store.store import Store
-from slurm import commands, dry_run, early_ends, missing_teachers, profiles, snapshot, submission
+from slurm import commands, dry_run, early_ends, excluded_nodes, missing_teachers, profiles, snapshot, submission
 from slurm.array_jobs import ArrayJob, ArrayJobs, by_run, new_name, squeue
+from slurm.earlier_starts import EarlierStarts
 from slurm.job_groups import SlurmJob, job_groups
 from slurm.node_order import function_of
 from slurm.queue import Queue, QueuedJob
@@ -53,6 +54,7 @@ class Cluster:
     _postponed: int = 0  # runs that the last start could not submit under SLURM's limits,
     _postponed_at: float = 0.0  # when that was,
     _postponed_by: str = ""  # and under which
+    _earlier: EarlierStarts | None = None  # of the runs to submit
     _silent: bool = False  # SLURM did not answer when it was last asked
 
     def __post_init__(self) -> None:
@@ -181,6 +183,7 @@ class Cluster:
             early_ends.write_failures(self.store)
             to_submit = set(self._open_runs()) - set(self.live())
             to_submit -= self._fail_without_teacher(to_submit)
+            self._earlier = EarlierStarts.of(self.store, self.profile.retry, self._array_jobs.read(), to_submit)
             jobs = self._checked_jobs(to_submit, {})
             self._postponed, self._postponed_at = self._submit_what_fits(jobs), time.monotonic()
             return self._postponed
@@ -322,10 +325,12 @@ class Cluster:
             dependency=":".join(("afterany", *teachers)) if teachers else "",
             max_parallel=self.queue.max_parallel,
             restarts=self.profile.max_attempts * max(job.packs for job in jobs),
+            excluded_nodes=[each.node for each in excluded_nodes.excluded_nodes(self.queue_file)],
         )
 
     def _resources(self, job: QueuedJob) -> profiles.Resources:
-        return self.profile.resources_for(job.student, job.teacher)
+        resources = self.profile.resources_for(job.student, job.teacher)
+        return self._earlier.raised(job.run_ids, resources) if self._earlier else resources
 
     def _check_batches(self, job: QueuedJob) -> None:
         """Check that every process has an image of every micro-batch, even of an epoch's last and smallest batch.

@@ -70,6 +70,16 @@ def most_array_tasks() -> int:
     return max(1, min(int(limit) for limit in limits if limit))  # MaxArraySize 0: arrays are switched off
 
 
+def nodes() -> set[str]:
+    """Return the nodes of this cluster that run jobs or could.
+
+    Raises:
+        UserError: SLURM does not answer.
+    """
+    states = "idle,mixed,allocated,completing"
+    return set(_output("sinfo", "--noheader", "--Node", f"--states={states}", "--format=%N").split())
+
+
 def cancel(job_ids: list[str]) -> None:
     if job_ids:
         _output("scancel", *job_ids)

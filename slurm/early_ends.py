@@ -12,7 +12,8 @@ from pathlib import Path
 from harness.store import files
 from harness.store.store import Store
 from slurm import commands, environment
-from slurm.array_jobs import ArrayJobs
+from slurm.array_jobs import ArrayJobs, queue_file_of
+from slurm.excluded_nodes import exclude_node, excluded_nodes
 
 # Of an array's last task, SLURM_JOB_ID is the number of the whole array.
 _SET_JOB = 'kd_job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"'
@@ -23,22 +24,26 @@ _NOTE = "_exit_code"
 _OF_SLURM = re.compile(r"(srun|slurmstepd\S*): ")  # lines that say no more than that the process has ended
 
 
-def note_in_shell(folder: Path, restarts: int) -> list[str]:
+def note_in_shell(folder: Path, restarts: int, most_excluded: int = 0) -> list[str]:
     """Return shell lines with which a job that ends by itself, with an error, notes its exit code in its folder.
 
-    A process that was killed by a signal is started again instead, this often.
+    Beside it stand the job's node, and how many nodes its queue may avoid. A process that was killed by a signal is
+    started again instead, this often.
     """
     note = f"{shlex.quote(str(folder))}/{JOB_IN_SHELL}{_NOTE}"
     by_itself = f'[ $code -lt 128 ] || [ "${{SLURM_RESTART_COUNT:-0}}" -ge {restarts} ]'
     noting = (
         f"code=$?; if [ $code -gt 0 ] && {{ {by_itself}; }} && {environment.UNSET_IN_SHELL} "
-        f"&& {IS_RUNNING_IN_SHELL}; then echo $code > {note}; fi"
+        f"&& {IS_RUNNING_IN_SHELL}; then echo $code $SLURMD_NODENAME {most_excluded} > {note}; fi"
     )
     return [_SET_JOB, f"rm -f {note}", f"trap {shlex.quote(noting)} EXIT"]
 
 
 def write_failures(store: Store) -> set[str]:
-    """Write a failure for the open runs of this user's jobs that ended so, and return them."""
+    """Write a failure for the open runs of this user's jobs that ended so, and return them.
+
+    Runs that may be tried on another node get none: their queue avoids this one from now on.
+    """
     array_jobs, failed = ArrayJobs(store), set[str]()
     if not (noted := array_jobs.read()) or not os.access(store.root, os.W_OK):
         return failed
@@ -50,7 +55,7 @@ def write_failures(store: Store) -> set[str]:
         codes = _exit_codes(Path(array_job.folder))
         for i, run_ids in enumerate(array_job.packs):
             if (task := array_job.task(i)) in codes:
-                failed |= _fail(store, run_ids, settled | failed, task, codes[task])
+                failed |= _fail(store, array_job.name, run_ids, settled | failed, task, codes[task])
     return failed
 
 
@@ -59,7 +64,7 @@ def _exit_codes(folder: Path) -> dict[str, Path]:
     return {path.name.removesuffix(_NOTE): path for path in files.entries(folder, f"*{_NOTE}")}
 
 
-def _fail(store: Store, run_ids: Sequence[str], settled: Set[str], task: str, note: Path) -> set[str]:
+def _fail(store: Store, name: str, run_ids: Sequence[str], settled: Set[str], task: str, note: Path) -> set[str]:
     """Write a failure for a job's runs that are not settled, unless it had begun one, and return them."""
     log, failed = note.parent / f"{task}_0_log.out", set(run_ids) - settled
     logs = f"{note.parent}/{task}_"  # of jobs that share a node, each has its own
@@ -67,14 +72,29 @@ def _fail(store: Store, run_ids: Sequence[str], settled: Set[str], task: str, no
         failed = set()
     if failed:
         log_end = files.tail(log) if log.exists() else ""
-        cause = (
-            f"its job {task} ended before any run began, with exit code {note.read_text().strip()}{_reason(log_end)}"
-        )
+        code, *place = note.read_text().split()
+        cause = f"its job {task} ended before any run began, with exit code {code}{_reason(log_end)}"
+        if len(place) == 2 and _exclude(
+            queue_file_of(store, name), place[0], int(place[1]), cause.removeprefix("its ")
+        ):
+            failed = set()
         kind = "disk" if files.names_full_disk(log_end) else "killed"
         for run_id in sorted(failed):
             store.write_failure(run_id, kind, cause, log_end, str(log))
     note.unlink(missing_ok=True)  # after the failures: --retry-failed is for another job
     return failed
+
+
+def _exclude(queue_file: Path, node: str, most: int, cause: str) -> bool:
+    """Return whether the jobs of a queue avoid a node from now on: they may avoid so many, and there are others."""
+    if not most:
+        return False
+    nodes = {excluded.node for excluded in excluded_nodes(queue_file)}
+    if node not in nodes:
+        if len(nodes) >= most or not commands.nodes() - nodes - {node}:
+            return False
+        exclude_node(queue_file, node, cause)
+    return True
 
 
 def _reason(log_end: str) -> str:

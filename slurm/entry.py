@@ -17,14 +17,13 @@ from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
 from harness.training.distributed import rendezvous
 from harness.training.job_order import JobOrder
+from slurm import out_of_memory
 from slurm.imports import without_garbage_collection
 
 STOPPING = (signal.SIGUSR2, signal.SIGTERM)  # the signals that ask a job to stop
 RENDEZVOUS_SECONDS = 300.0
 REQUEUE_SECONDS, REQUEUE_PAUSE = 300.0, 5.0
-MEMORY_ATTEMPTS = 3  # starts of a run that ends out of memory: more would end in the same way
-# What a job's log says, with cgroups and without, when SLURM has killed a process for its memory.
-OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "exceeded job memory limit", "out of memory")
+MEMORY_ATTEMPTS = 3  # starts of a run that ends out of memory: more with the same memory would end in the same way
 
 
 def note_signals() -> list[int]:
@@ -65,7 +64,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
         from harness.training.job import run_job  # not before: a job may be killed for its memory right here
 
     note_missing_gpus()
-    finished = run_job(job_order, lambda: bool(signals), log, began)
+    finished = run_job(job_order, lambda: bool(signals), log, began, out_of_memory.asked_memory(log))
     if not finished and job.global_rank == 0:
         requeue(job.job_id)
     done.append(True)
@@ -136,23 +135,26 @@ def fail_after_max_attempts(
     """Record a failure of runs that were started too often in a row without a new checkpoint, so that requeuing ends.
 
     A run that ends out of memory has fewer starts, with or without one: its checkpoints may come just before the kill.
-    ``restarts``: those that SLURM does not count.
+    ``restarts``: those that SLURM does not count. Those after which the job asks for more memory do not count.
     """
+    asked = out_of_memory.asked_memory(log)
+    has_more = asked.get("memory_mb", 0) > asked.get("too_little_mb", 0) > 0
     noted = {(a["host"], a.get("pid")) for k in run_ids for a in store.attempts(k) if a["log"] == log}
     # Starts of this job that died before they noted any run. Others may have been for another seed's runs.
     not_noted = max(0, int(os.environ.get("SLURM_RESTART_COUNT", "0")) + restarts - len(noted))
     for run_id in set(run_ids) - store.done_ids() - store.failed_ids():
         fruitless = store.fruitless_attempts(run_id) + not_noted
         starts = len(store.attempts_since_failure(run_id)) + not_noted
-        if fruitless < max_attempts and starts < MEMORY_ATTEMPTS:
+        if fruitless < max_attempts and (starts < MEMORY_ATTEMPTS or has_more):
             continue
         log_end = files.tail(Path((store.attempts(run_id) or [{"log": log}])[-1]["log"]))
-        for_memory = any(words in log_end.lower() for words in OUT_OF_MEMORY)
+        for_memory = out_of_memory.is_told_by(log_end)
         if for_memory or fruitless >= max_attempts:
             full = not for_memory and files.names_full_disk(log_end)
             cause = f"no progress in {fruitless} attempts"
             if for_memory:
-                cause = f"no result after {starts} attempts, out of memory: raise `mem_gb` in the profile"
+                key = "max_mem_gb" if "too_little_mb" in asked else "mem_gb"
+                cause = f"no result after {starts} attempts, out of memory: raise `{key}` in the profile"
             if full:
                 cause += ": no space left on the disk"
             store.write_failure(run_id, "disk" if full else "killed", cause, log_end, log)

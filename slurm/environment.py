@@ -7,7 +7,7 @@ from contextlib import contextmanager
 # How a command reaches its cluster, and as whom.
 _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
 # SQUEUE_STATES, SACCT_FORMAT, SCANCEL_USER, SLURM_CLUSTERS, SLURM_TIME_FORMAT, SLURM_NTASKS of an interactive job, ...
-_PREFIXES = ("SLURM", "SQUEUE", "SACCT", "SCANCEL", "SCONTROL", "SBATCH", "SRUN", "SALLOC")
+_PREFIXES = ("SLURM", "SINFO", "SQUEUE", "SACCT", "SCANCEL", "SCONTROL", "SBATCH", "SRUN", "SALLOC")
 # The same for a shell line that calls squeue and scontrol in a job, whose other variables of SLURM srun needs.
 UNSET_IN_SHELL = "unset ${!SQUEUE_*} ${!SCONTROL_*} SLURM_CLUSTERS SLURM_BITSTR_LEN"
 

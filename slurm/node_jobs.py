@@ -20,7 +20,7 @@ from harness.phrases import plural
 from harness.store import files
 from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
-from slurm import entry
+from slurm import entry, out_of_memory
 from slurm.fork_server import STOPPED, ForkServer
 from slurm.oom_kills import oom_kills
 
@@ -75,8 +75,8 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
 
 def _note_memory(own_log: Path, store: Store, members: Sequence["_Member"]) -> None:
     """Note in the jobs' logs that SLURM has ended this job's last start for its memory, which is that of them all."""
-    last_start = files.tail(own_log).rpartition(STARTING)[2].lower() if own_log.exists() else ""
-    if any(words in last_start for words in entry.OUT_OF_MEMORY):
+    last_start = files.tail(own_log).rpartition(STARTING)[2] if own_log.exists() else ""
+    if out_of_memory.is_told_by(last_start):
         settled = store.done_ids() | store.failed_ids()
         for member in members:
             if not settled.issuperset(member.run_ids):

@@ -12,6 +12,7 @@ from harness.spec.recipe import Closed, Finite
 from harness.spec.validation import validate_model
 from slurm import sbatch_options
 from slurm.notify_command import command_problem
+from slurm.retry import Retry
 
 FOLDER = Path(__file__).resolve().parent / "profiles"
 
@@ -117,6 +118,9 @@ class Profile(Closed):
     max_attempts: int = Field(
         20, ge=1, description="starts of a run in a row without a new checkpoint, before it counts as failed"
     )
+    retry: Retry | None = Field(
+        None, description="what jobs that had too little [ask for next](#retries-that-ask-for-more)"
+    )
     poll_seconds: Finite = Field(20.0, ge=0.5, description="least time between two looks at the queue")
 
     @classmethod
@@ -175,5 +179,9 @@ def load_profile(name: str) -> Profile:
             f"expected less than {60 * shortest}"
         )
         mistakes.append(document.mistake(("signal_seconds",), text))
+    if profile.retry is not None:
+        asked = [(resources.time_minutes, resources.mem_gb) for resources in (profile.resources, *rules)]
+        for key, problem in profile.retry.problems(asked):
+            mistakes.append(document.mistake(("retry", key), problem))
     raise_mistakes(mistakes)
     return profile

@@ -14,16 +14,9 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.store import ownership
-from slurm import early_ends, environment, sbatch_variables
+from slurm import early_ends, environment, out_of_memory, sbatch_variables
 from slurm.profiles import Profile, Resources
 from slurm.refusals import Refusal
-
-# A process that was killed (for its memory, say) could not put its job back into the queue: done after each task.
-_REQUEUE_KILLED = (
-    "code=$?; "
-    f"if [ $code -ge 128 ] && {environment.UNSET_IN_SHELL} && [ ${{SLURM_RESTART_COUNT:-0}} -lt RESTARTS ] "
-    f"&& {early_ends.IS_RUNNING_IN_SHELL}; then scontrol requeue {early_ends.JOB_IN_SHELL}; fi; exit $code"
-)
 
 
 def check_path(folder: Path) -> None:
@@ -51,6 +44,7 @@ class Submission:
     dependency: str
     max_parallel: int
     restarts: int  # after processes that were killed
+    excluded_nodes: Sequence[str] = ()  # besides the profile's own
 
     def script(self) -> str:
         """Return the text that sbatch is given.
@@ -97,6 +91,8 @@ class Submission:
         further = {k: v for k, v in options.items() if v is not False}
         if self.dependency:  # besides the profile's own
             further["dependency"] = ",".join(filter(None, [str(further.get("dependency", "")), self.dependency]))
+        if self.excluded_nodes:
+            further["exclude"] = ",".join(filter(None, [str(further.get("exclude", "")), *self.excluded_nodes]))
         srun_args = [
             "--kill-on-bad-exit=1",  # when one process is lost, end the others, which would wait for it
             "--open-mode=append",  # a requeued job's log says why
@@ -123,12 +119,41 @@ class Submission:
             signal_delay_s=profile.signal_seconds,
             stderr_to_stdout=True,
             wckey=None,  # submitit's own, which sites that track them refuse
-            setup=[*early_ends.note_in_shell(self.folder, self.restarts), *self._private_setup(), *profile.setup],
-            teardown=[_REQUEUE_KILLED.replace("RESTARTS", str(self.restarts))],
+            setup=[
+                *early_ends.note_in_shell(self.folder, self.restarts, self._most_excluded),
+                *(out_of_memory.count_in_shell(self.folder) if self._more_memory else []),
+                *self._private_setup(),
+                *profile.setup,
+            ],
+            teardown=[self._requeue_killed()],
             additional_parameters=further,
             **{k: v for k, v in optional.items() if v is not None},
         )
         return executor
+
+    @property
+    def _most_excluded(self) -> int:
+        """The number of nodes that jobs may avoid. Which of several nodes is to blame for a job's end is not known."""
+        return self.profile.retry.exclude_nodes if self.profile.retry and self.resources.nodes == 1 else 0
+
+    @property
+    def _more_memory(self) -> list[float]:
+        """The memory that further starts ask for, in GB, if one after the other runs out of it."""
+        retry, mem_gb = self.profile.retry, self.resources.mem_gb
+        return retry.memory_steps(mem_gb)[1:] if retry and mem_gb else []
+
+    def _requeue_killed(self) -> str:
+        """Return a shell line that puts a job back into the queue after its process was killed, which could not."""
+        requeue = f"scontrol requeue {early_ends.JOB_IN_SHELL}"
+        if self._more_memory:  # SLURM ends a requeued job's script by SIGTERM
+            requeue = (
+                f"trap '' TERM; {requeue} && {{ {out_of_memory.raise_in_shell(self.folder, self._more_memory)}; }}"
+            )
+        return (
+            f"code=$?; if [ $code -ge 128 ] && {environment.UNSET_IN_SHELL} "
+            f"&& [ ${{SLURM_RESTART_COUNT:-0}} -lt {self.restarts} ] && {early_ends.IS_RUNNING_IN_SHELL}; "
+            f"then {requeue}; fi; exit $code"
+        )
 
     def _private_setup(self) -> list[str]:
         """Return shell lines by which a job gets this process's umask, and ends if others could have written its code.

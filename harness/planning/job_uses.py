@@ -11,8 +11,8 @@ from harness.planning.cost.history import JOB_COLUMNS, jobs
 from harness.planning.plan import Planned
 from harness.reporting.efficiency import Asked, JobUse
 from harness.spec.lines import grouped
-from harness.spec.sweep_plan import Plan
 from harness.store import records
+from harness.store.run_notes import memory_retry
 from slurm import accounting
 from slurm.accounting import Allocation
 from slurm.array_jobs import ArrayJob, ArrayJobs
@@ -59,10 +59,10 @@ def job_uses(planned: Planned) -> JobUses:
     job_of = dict(zip(rows.column("run_id").to_pylist(), of_jobs.index.tolist(), strict=True))
     on_node = _jobs_on_node(notes)
     others = grouped((k for k in row_of if k not in accounted), key=job_of.__getitem__)
-    uses = [_accounted_use(planned.plan, work, [row_of[k] for k in work.run_ids if k in row_of]) for work in works]
+    uses = [_accounted_use(planned, work, [row_of[k] for k in work.run_ids if k in row_of]) for work in works]
     for job, run_ids in others.items():
         of_job = [row_of[k] for k in run_ids]
-        uses.append(_recorded_use(planned.plan, of_job, float(of_jobs.seconds[job]), on_node.get(run_ids[0], 1)))
+        uses.append(_recorded_use(planned, of_job, float(of_jobs.seconds[job]), on_node.get(run_ids[0], 1)))
     return JobUses(uses, not_answered)
 
 
@@ -97,7 +97,7 @@ def _jobs_on_node(notes: Iterable[ArrayJob]) -> dict[str, int]:
     return {run_id: len(jobs) for jobs in orders for job in jobs for run_id in job["run_ids"]}
 
 
-def _accounted_use(plan: Plan, work: _Work, rows: Sequence[Mapping[str, Any]]) -> JobUse:
+def _accounted_use(planned: Planned, work: _Work, rows: Sequence[Mapping[str, Any]]) -> JobUse:
     last, seconds = work.starts[-1], sum(start.seconds for start in work.starts)
     processes = max(start.processes for start in work.starts)
     peaks = [start.peak_memory for start in work.starts if start.peak_memory]
@@ -107,7 +107,7 @@ def _accounted_use(plan: Plan, work: _Work, rows: Sequence[Mapping[str, Any]]) -
     measured = [(start.cpu_seconds, start.seconds) for start in work.starts if start.cpu_seconds]
     busy = [(start.gpu_percent, start.seconds) for start in work.starts if start.gpu_percent is not None]
     return JobUse(
-        **_models(plan, work.jobs[0]),
+        **_plan_facts(planned, work.jobs[0]),
         asked=Asked(
             minutes=last.limit_seconds // 60 if last.limit_seconds else None,
             memory=last.memory,
@@ -129,13 +129,13 @@ def _accounted_use(plan: Plan, work: _Work, rows: Sequence[Mapping[str, Any]]) -
     )
 
 
-def _recorded_use(plan: Plan, rows: Sequence[Mapping[str, Any]], seconds: float, on_node: int) -> JobUse:
+def _recorded_use(planned: Planned, rows: Sequence[Mapping[str, Any]], seconds: float, on_node: int) -> JobUse:
     row = rows[0]
     gpu, processes = is_gpu(row["hardware"]), row["processes"]
     # A record's memory is the GPU's where there is one, and of one process: ``on_node`` jobs share the node's.
     memory = on_node * max(row["peak_memory_bytes"] for row in rows) if not gpu and processes == 1 else None
     return JobUse(
-        **_models(plan, [row["run_id"] for row in rows]),
+        **_plan_facts(planned, [row["run_id"] for row in rows]),
         asked=Asked(None, None, None, processes, row["threads"], processes if gpu else 0),
         finished=True,
         seconds=seconds,
@@ -148,10 +148,13 @@ def _recorded_use(plan: Plan, rows: Sequence[Mapping[str, Any]], seconds: float,
     )
 
 
-def _models(plan: Plan, run_ids: Collection[str]) -> dict[str, Any]:
-    sciences = [plan.runs[k].science for k in run_ids]
+def _plan_facts(planned: Planned, run_ids: Collection[str]) -> dict[str, Any]:
+    """Return what the plan of a job's runs and the notes of their attempts tell."""
+    sciences = [planned.plan.runs[k].science for k in run_ids]
+    retries = (memory_retry(planned.store.attempts(k)) for k in run_ids)
     return {
         "student": sciences[0].student,
         "teacher": next((science.teacher_model for science in sciences if science.teacher), None),
         "packs": len({science.seed for science in sciences}),
+        "retry": next(filter(None, retries), ""),
     }

@@ -10,6 +10,7 @@ from harness.console.terminal import duration
 from harness.errors import printable
 from harness.phrases import plural
 from harness.planning.queues import OpenQueue
+from harness.store.run_notes import memory_retry
 from harness.store.store import Store
 from slurm.queue import WAITS_IN_ITS_JOB
 
@@ -39,7 +40,8 @@ class RunStates:
             return row
         answers = (opened.jobs.scheduled(run_id) for opened in self.queues)
         state, remark = next((answer for answer in answers if answer[0]), (state, ""))
-        started = len(store.attempts(run_id))
+        attempts = store.attempts(run_id)
+        started = len(attempts)
         if store.is_running(run_id):
             state, remark = ("running", remark) if started else ("pending", WAITS_IN_ITS_JOB)
         elif state == "to do" and run_id in self._waiting_here:
@@ -51,6 +53,8 @@ class RunStates:
             row |= store.progress(run_id)
         if requeued := started - (state == "running"):
             row["requeued"] = max(0, requeued)
+        if retry := memory_retry(attempts):
+            row["retry"] = retry
         return row
 
     @cached_property
@@ -85,6 +89,8 @@ def details(row: Row, task: "TaskInfo") -> Iterator[str]:
         yield row["remark"]
     if times := row.get("requeued"):
         yield f"requeued {plural(times, 'time')}"
+    if "retry" in row:
+        yield row["retry"]
 
 
 def counts_text(counts: Mapping[str, int]) -> str:

@@ -45,6 +45,7 @@ class JobUse:
     starts: int
     ends: Counter[str]  # SLURM's state -> number of its starts that ended so; without COMPLETED
     source: str  # accounting or records
+    retry: str = ""  # that it was tried with more memory, and how much
 
 
 class Advice(NamedTuple):
@@ -97,6 +98,11 @@ class JobClass:
     @property
     def ends(self) -> Counter[str]:
         return sum((job.ends for job in self.jobs), Counter())
+
+    @property
+    def retries(self) -> Counter[str]:
+        """The retries with more memory, and the number of jobs."""
+        return Counter(job.retry for job in self.jobs if job.retry)
 
     @property
     def minutes(self) -> list[float]:
@@ -178,6 +184,7 @@ def _class_dict(job_class: JobClass) -> dict[str, Any]:
         "finished": len(job_class.finished),
         "starts": job_class.starts,
         "ends": dict(job_class.ends),
+        "retries": dict(job_class.retries),
         "asked": {
             "time_minutes": asked.minutes,
             "mem_gb": asked.memory and asked.memory / GB,

@@ -1,5 +1,6 @@
 """The forms of the notes that a job keeps in the folder of its run: progress and attempts."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
@@ -23,8 +24,9 @@ def _checked_attempt(value: dict[str, Any]) -> dict[str, Any]:
     for key in ("log", "host"):
         if not isinstance(value.get(key), str):
             raise ValueError(f"{key}: expected text, found {shorten(value.get(key))}")
-    if type(value.get("pid", 0)) is not int:
-        raise ValueError(f"pid: expected an integer, found {shorten(value['pid'])}")
+    for key in ("pid", "memory_mb", "too_little_mb"):
+        if type(value.get(key, 0)) is not int:
+            raise ValueError(f"{key}: expected an integer, found {shorten(value[key])}")
     if not _is_number(value.get("at", 0.0)):
         raise ValueError("at: expected a number")
     return value
@@ -36,3 +38,12 @@ def _is_number(value: object) -> bool:
 
 Progress = Annotated[dict[str, Any], AfterValidator(_checked_progress)]
 Attempt = Annotated[dict[str, Any], AfterValidator(_checked_attempt)]
+
+
+def memory_retry(attempts: Sequence[dict[str, Any]]) -> str:
+    """Return that a run was tried with more memory, and with how much; empty where it was not."""
+    for attempt in reversed(attempts):
+        asked, too_little = attempt.get("memory_mb", 0), attempt.get("too_little_mb", 0)
+        if asked > too_little > 0:
+            return f"retried with {asked / 1024:.3g} GB after running out of memory with {too_little / 1024:.3g}"
+    return ""

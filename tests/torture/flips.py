@@ -33,6 +33,7 @@ from harness.training.distributed.ranks import Ranks
 from harness.training.teacher_logits import CachedLogits, WrongLogits
 from harness.training.trained_model import trained_model
 from slurm.array_jobs import ArrayJob, ArrayJobs
+from slurm.excluded_nodes import exclude_node, excluded_nodes
 from slurm.queue import Queue, QueuedJob
 from tests.support.cli import REPO, run_command
 from tests.support.comparisons import invented_id, row
@@ -157,6 +158,7 @@ def _written(home: Path) -> Planned:
     jobs = tuple(QueuedJob.from_sciences({i: runs[i].science}, None) for i in to_do[:3])
     for path in (store.root / "queues").glob("*.json"):
         Queue(str(store.root), jobs, 2, 1, None, {}, None).write(path)
+        exclude_node(path, "node1", "its job ended")
     ArrayJobs(store).write(ArrayJob("a-job", str(home), [[finished]], [{"some": "order"}], "12", "someone"))
     for path in (store.root / "estimates").glob("*.json"):
         noted = json.loads(path.read_bytes())
@@ -225,6 +227,7 @@ def _kinds(home: Path, planned: Planned) -> list[Kind]:
         Kind("weights", trained, partial(_weights, store)),
         Kind("failures", sorted(root.glob("failures/*.json")), lambda path: store.failure(path.stem)),
         Kind("queues", sorted(root.glob("queues/*.json")), Queue.read),
+        Kind("excluded nodes", sorted(root.glob("queues/*.nodes")), lambda p: excluded_nodes(p.with_suffix(".json"))),
         Kind("submissions", sorted(store.submissions.glob("*.json")), lambda _: ArrayJobs(store).read()),
         Kind("estimates", sorted(root.glob("estimates/*.json")), lambda p: submissions.read_submissions(store, p.stem)),
         Kind("probes", sorted(store.probes.glob("*.json")), lambda _: probe_results.read_probe_results(store)),

@@ -1,6 +1,7 @@
 """States and errors derived from SLURM's answers, or from missing ones; functions stand in for SLURM."""
 
 import signal
+import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from harness.planning.plan import plan_sweep
 from harness.planning.submit import _named_anywhere
 from harness.store import files
 from harness.store.store import Store
-from slurm import commands, early_ends, entry
+from slurm import commands, early_ends, entry, excluded_nodes
 from slurm.array_jobs import ArrayJob, ArrayJobs
 from slurm.backend import backend_of
 from slurm.cluster import Cluster
@@ -78,11 +79,14 @@ def test_pending_and_running(cluster: Cluster, slurm: Slurm) -> None:
 def test_status_without_a_file_shows_jobs_of_a_cluster(cluster: Cluster, slurm: Slurm) -> None:
     slurm.queued = [JobState("7_0", NAME, "PENDING", "Priority"), JobState("7_1", NAME, "PENDING", "Dependency")]
     slurm.accounted = [JobState("7_2", NAME, "NODE_FAIL", "None")]
+    cluster.store.run("aaaa").mkdir(parents=True)
+    cluster.store.add_attempt("aaaa", log="log", pid=1, memory_mb=1536, too_little_mb=1024)
     shown = run_command("status", "--results", cluster.store.root)
     head, *runs = shown.out.splitlines()
     assert head.startswith("sweep: 2 pending, 1 node failed; started ") and "science.json" in shown.err
     assert runs == [
-        "  aaaa  pending  s / student  Priority, job 7_0",
+        "  aaaa  pending  s / student  Priority, job 7_0, requeued 1 time, "
+        "retried with 1.5 GB after running out of memory with 1",
         "  bbbb  pending  s / student  Dependency, job 7_1",
     ]
 
@@ -123,6 +127,38 @@ def test_a_job_that_ends_before_any_run_began_fails_once(cluster: Cluster) -> No
     ]
     store.archive_failure("aaaa")  # --retry-failed
     assert not early_ends.write_failures(store)
+
+
+def test_a_node_on_which_a_job_does_not_begin_is_avoided_for_a_day(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, folder, nodes = cluster.store, cluster.store.jobs / NAME, {"n1", "n2", "n3"}
+    monkeypatch.setattr(commands, "nodes", lambda: nodes)
+    folder.mkdir(parents=True)
+    name = f"kd-{cluster.queue_file.stem}-1"
+    ArrayJobs(store).write(ArrayJob(name, str(folder), [[run] for run in RUNS], [], "7"))
+
+    def ends_on(task: int, node: str, most: int = 2) -> set[str]:
+        (folder / f"7_{task}_exit_code").write_text(f"3 {node} {most}\n")
+        return early_ends.write_failures(store)
+
+    def avoided() -> str:
+        options = cluster._submission(name, cluster.queue.jobs[:1], folder, False, ()).script()
+        return next((line.partition("=")[2] for line in options.splitlines() if "--exclude=" in line), "")
+
+    monkeypatch.setattr("shutil.which", lambda command: command)
+    cluster.profile = cluster.profile.model_copy(update={"sbatch": {"exclude": "n9"}})
+    assert ends_on(0, "n1", most=0) == {"aaaa"} and avoided() == "n9", "the profile has no such retry"
+    store.archive_failure("aaaa")
+    assert not ends_on(0, "n1") and not ends_on(1, "n1") and avoided() == "n9,n1"
+    nodes.remove("n3")
+    assert ends_on(1, "n2") == {"bbbb"}, "there is no other node"
+    nodes.update(("n3", "n4"))
+    assert not ends_on(2, "n2") and ends_on(2, "n3") == {"cccc"}, "it may avoid two"
+    assert avoided() == "n9,n1,n2"
+    later = time.time() + excluded_nodes.SECONDS
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert avoided() == "n9", "they are forgotten"
 
 
 def test_jobs_are_assumed_to_go_on_while_slurm_is_silent(
@@ -337,8 +373,15 @@ def test_restarts_count_for_the_runs_that_had_begun(tmp_path: Path, monkeypatch:
     entry.fail_after_max_attempts(store, RUNS, 20, log)
     assert store.failed_ids() == {"aaaa", "bbbb"}
     monkeypatch.setenv("SLURM_RESTART_COUNT", "6")
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "2048")
+    (tmp_path / "7_short_of_memory").write_text("512\n1024\n")
     entry.fail_after_max_attempts(store, RUNS, 20, log)
-    assert store.failed_ids() == set(RUNS)
+    assert store.failed_ids() == {"aaaa", "bbbb"}, "this start has more memory than those"
+    with (tmp_path / "7_short_of_memory").open("a") as note:
+        note.write("2048\n")
+    entry.fail_after_max_attempts(store, RUNS, 20, log)
+    failure = store.failure("cccc")
+    assert store.failed_ids() == set(RUNS) and failure and "out of memory: raise `max_mem_gb`" in failure.cause
 
 
 @pytest.mark.parametrize("runs", [True, False])

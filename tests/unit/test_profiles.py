@@ -8,6 +8,7 @@ import pytest
 from harness.errors import UserError
 from slurm import profiles
 from slurm.profiles import BySize, Profile, Resources
+from slurm.retry import Retry
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "slurm.md"
 
@@ -18,8 +19,8 @@ def load(folder: Path, text: str) -> Profile:
     return profiles.load_profile(str(file))
 
 
-@pytest.mark.parametrize("model", [Profile, Resources, BySize])
-def test_the_page_explains_every_key(model: type[Profile | Resources | BySize]) -> None:
+@pytest.mark.parametrize("model", [Profile, Resources, BySize, Retry])
+def test_the_page_explains_every_key(model: type[Profile | Resources | BySize | Retry]) -> None:
     rows = PAGE.read_text().splitlines()
     for name, field in model.model_fields.items():
         row = [r for r in rows if r.startswith(f"| `{name}` |") and field.description and field.description in r]
@@ -115,6 +116,16 @@ def test_the_last_rule_that_matches_wins(tmp_path: Path) -> None:
             "mine.yaml:1: by_size.0.resources.time_minutes: expected an in",
         ),
         ("by_size:\n  - {resources: {time_minutes: 2}}\nsignal_seconds: 120\n", "mine.yaml:3: signal_seconds"),
+        ("retry: {mem_gb: 2, max_mem_gb: 64}\n", "retry.mem_gb: expected a factor above 1 and up to 10, such as 2x"),
+        ("retry: {mem_gb: 1x, max_mem_gb: 64}\n", "retry.mem_gb: expected a factor above 1 and up to 10, such as 2x"),
+        ("retry: {time_minutes: 2x, max_time_minutes: 50}\n", "max_time_minutes: 50 is less than the 60 minutes of"),
+        ("retry: {mem_gb: 2x}\n", "retry: mem_gb needs max_mem_gb: state the factor and the limit, or neither"),
+        ("retry: {mem: 2x}\n", "mine.yaml:1: retry.mem: unknown key 'mem'"),
+        ("\nretry: {mem_gb: 2x, max_mem_gb: 64}\n", "mine.yaml:2: retry.mem_gb: needs a memory to begin with"),
+        (
+            "resources: {mem_gb: 8}\nby_size: [{resources: {mem_gb: 80}}]\nretry: {mem_gb: 2x, max_mem_gb: 64}\n",
+            "mine.yaml:3: retry.max_mem_gb: 64 GB is less than the 80 GB of `resources`",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -76,6 +76,7 @@ def notes(classes: Sequence[JobClass], not_answered: str) -> list[str]:
         if each.ends:
             ends = ", ".join(f"{count} {state.lower().replace('_', ' ')}" for state, count in each.ends.most_common())
             texts.append(f"{models(each)}: starts that ended before their job was done: {ends}.")
+        texts += [f"{models(each)}: {plural(count, 'job')} {retry}." for retry, count in each.retries.most_common()]
     few = [f"{models(each)} ({len(each.finished)})" for each in classes if each.advice is None]
     texts += [f"No advice from fewer than {LEAST_JOBS} finished jobs: {', '.join(few)}."] * bool(few)
     return texts

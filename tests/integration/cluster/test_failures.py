@@ -88,7 +88,9 @@ def test_a_run_that_is_killed_again_and_again_is_given_up(with_teacher: ClusterB
 
 
 def test_jobs_that_end_before_python_starts_fail_with_their_log(bench: ClusterBench) -> None:
-    """They are not tried again. Neither ``export: NONE`` nor a % in the path is in the way of the repaired profile."""
+    """They are not tried again, unless on another node, where the profile says so. Neither ``export: NONE`` nor a % in
+    the path is in the way of the repaired profile.
+    """
     bench.folder = bench.folder / "50%N 100%"
     bench.folder.mkdir()
     bench.sweep = {**small(0, 1), "methods": {"student": {}}}
@@ -105,10 +107,14 @@ def test_jobs_that_end_before_python_starts_fail_with_their_log(bench: ClusterBe
         ), failure
         assert "Exited with exit code 127" in failure.details
         assert bench.call("status", "--logs", failure.run_id).out == failure.details + "\n"
-    bench.profile, bench.sbatch = {}, {"export": "NONE"}
+    setup = 'if [ "$SLURMD_NODENAME" = node1 ]; then echo no such module; exit 3; fi'
+    bench.profile, bench.sbatch = {"setup": setup, "retry": {"exclude_nodes": 1}}, {"export": "NONE"}
     rerun = bench.run("sweep", "--retry-failed")
     assert rerun.returncode == 0, rerun.stderr
+    assert len(bench.submissions()) == 3, "the second of which has not begun"
     recorded_once(bench)
+    avoided = "nodes that this sweep avoids for a day: node1 (job "
+    assert avoided in rerun.stderr and "with exit code 3: no such module)" in rerun.stderr
 
 
 @pytest.mark.parametrize("end", ["timed out", "preempted"])
@@ -134,9 +140,13 @@ def test_status_reports_how_a_job_ended(bench: ClusterBench, end: str) -> None:
     assert out[-1] == f"2 {end}", out
     assert all(line.startswith(f"{line[:16]}  {end}  {runs[line[:16]]}  job ") for line in out[:-1]), out
     bench.quick()
-    bench.profile = {}
+    bench.profile = {"retry": {"time_minutes": "2x", "max_time_minutes": 15}}
     ended(bench.start("sweep"))
     recorded_once(bench)
+    minutes = 15 if end == "timed out" else 10
+    last = max((note["job_id"] for note in bench.submissions().values()), key=int)
+    limits = bench.cluster.client("sacct", "-X", "--noheader", f"--jobs={last}", "--format=TimelimitRaw")
+    assert limits.split() == [str(minutes)] * 2
     assert all(bench.attempts(k) == 2 == bench.row(k)["attempts"] for k in runs)
 
 
@@ -165,10 +175,27 @@ def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
         assert len(list(bench.store.records.iterdir())) == 1 and not bench.store.failed_ids()
 
 
-@pytest.mark.parametrize("mem_gb", [0.2, 0.45], ids=["before-training", "in-training"])
-def test_out_of_memory_is_reported_and_soon_given_up(bench: ClusterBench, mem_gb: float) -> None:
+def test_a_job_that_runs_out_of_memory_asks_for_more(bench: ClusterBench) -> None:
+    """It does so by itself: nobody watches."""
+    retry = {"mem_gb": "2.5x", "max_mem_gb": 1.1}
+    bench.profile = {"python": sys.executable, "resources": {"mem_gb": 0.45}, "retry": retry}
+    bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0]}
+    bench.slow(1)
+    assert bench.run("sweep", "--detach").returncode == 0
+    (run,) = bench.plan().plan.runs
+    until(lambda: [attempt["memory_mb"] for attempt in bench.store.attempts(run)][-1:] == [1126])
+    bench.quick()
+    until(lambda: not bench.jobs_left())
+    recorded_once(bench)
+    assert bench.store.attempts(run)[-1]["too_little_mb"] == 460
+    (name,) = bench.submissions()
+    ((log_file,)) = (bench.store.jobs / name).glob("*_log.out")
+    assert "460 MB were too little: the next start asks for 1126 MB" in log_file.read_text()
+
+
+def test_out_of_memory_is_reported_and_soon_given_up(bench: ClusterBench) -> None:
     python = sys.executable  # a process of its own, whose memory SLURM sees
-    bench.profile = {"python": python, "resources": {"mem_gb": mem_gb}}
+    bench.profile = {"python": python, "resources": {"mem_gb": 0.45}}
     # SLURM looks at its memory every two seconds, which a shorter training may slip through.
     bench.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0], "recipe": {**SWEEP["recipe"], "epochs": 1000}}
     result = bench.run("sweep")
