@@ -18,7 +18,7 @@ from harness.spec.own_code import all_own_code
 from harness.spec.science import Science
 from harness.store import files, ownership
 from harness.store.store import Store
-from slurm import commands, dry_run, early_ends, missing_teachers, profiles, snapshot, submission
+from slurm import commands, containers, dry_run, early_ends, missing_teachers, profiles, snapshot, submission
 from slurm.array_jobs import ArrayJob, ArrayJobs, by_run, new_name, squeue
 from slurm.job_groups import job_groups
 from slurm.queue import Queue, QueuedJob
@@ -239,6 +239,8 @@ class Cluster:
 
     def _checked_jobs(self, run_ids: Set[str], sciences: Mapping[str, Science]) -> list[QueuedJob]:
         submission.check_path(self.store.root)
+        if self.profile.container:
+            containers.check_mountable([str(self.store.root), *self.queue.read_paths])
         jobs = [job for job in (job.only(run_ids) for job in self.queue.jobs) if job.runs]
         for job in jobs:
             self._check_batches(job)
@@ -284,6 +286,7 @@ class Cluster:
         resources = self._resources(jobs[0])
         given: dict[str, Any] = {"threads": resources.cpus_per_task, "engine": resources.engine}
         given["zero_stage"] = resources.zero_stage
+        given["stage"] = self.profile.stage and self.profile.stage.data
         orders = [replace(self.queue.order(job.run_ids), **given).to_json() for job in jobs]
         array_job = ArrayJob(name, str(folder), [list(job.run_ids) for job in jobs], orders)
         self._array_jobs.write(array_job)
@@ -309,9 +312,10 @@ class Cluster:
         self, name: str, jobs: list[QueuedJob], code: Path, has_own_code: bool, teacher_runs: tuple[str, ...]
     ) -> submission.Submission:
         # What a user's code reads besides modules is not in the copy, but where it was at submission. Without such
-        # code, nothing of the current folder is imported.
+        # code, nothing of the current folder is imported, and a container has all other modules.
         search = [str(code), *([os.getcwd()] if has_own_code else [])]
-        search += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+        if has_own_code or self.profile.container is None:
+            search += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         # afterany, not afterok: a student whose teacher failed starts, records that as its failure, and ends.
         teachers = dict.fromkeys(self._live[k].job_id for k in teacher_runs if k in self._live)
         return submission.Submission(
@@ -321,6 +325,7 @@ class Cluster:
             profile=self.profile,
             resources=self._resources(jobs[0]),
             search=search,
+            read=[str(self.store.root), *self.queue.read_paths],
             dependency=":".join(("afterany", *teachers)) if teachers else "",
             max_parallel=self.queue.max_parallel,
             restarts=self.profile.max_attempts * max(job.packs for job in jobs),
@@ -359,7 +364,7 @@ class Cluster:
         for run in job.runs:
             science = sciences.get(run.run_id) or self.store.read_science(run.run_id)
             check_deepspeed(science.recipe.optimizer, resources.zero_stage)
-        if self.profile.python is None and find_spec("deepspeed") is None:
+        if not (self.profile.python or self.profile.container) and find_spec("deepspeed") is None:
             raise UserError(
                 f"--cluster {self.queue.cluster}: engine deepspeed is not installed here: pip install "
                 "'kd-harness[deepspeed]', or use engine native"

@@ -14,14 +14,17 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.store import ownership
-from slurm import early_ends, environment, sbatch_variables
+from slurm import containers, early_ends, environment, sbatch_variables
+from slurm.node_paths import in_shell
 from slurm.profiles import Profile, Resources
 from slurm.refusals import Refusal
 
-# A process that was killed (for its memory, say) could not put its job back into the queue: done after each task.
+# A process that was killed (for its memory, say), or is in a container without SLURM's commands, could not put its job
+# back into the queue: done after each task.
 _REQUEUE_KILLED = (
     "code=$?; "
-    f"if [ $code -ge 128 ] && {environment.UNSET_IN_SHELL} && [ ${{SLURM_RESTART_COUNT:-0}} -lt RESTARTS ] "
+    f"if [ $code -ge 128 ] && {environment.UNSET_IN_SHELL} "
+    f"&& {{ [ $code -eq {containers.REQUEUE_CODE} ] || [ ${{SLURM_RESTART_COUNT:-0}} -lt RESTARTS ]; }} "
     f"&& {early_ends.IS_RUNNING_IN_SHELL}; then scontrol requeue {early_ends.JOB_IN_SHELL}; fi; exit $code"
 )
 
@@ -48,6 +51,7 @@ class Submission:
     profile: Profile
     resources: Resources
     search: Sequence[str]  # where jobs find modules: the copy of the code first
+    read: Sequence[str]  # the store, and what jobs read outside it
     dependency: str
     max_parallel: int
     restarts: int  # after processes that were killed
@@ -90,10 +94,9 @@ class Submission:
         if shutil.which("srun") is None:
             raise UserError("srun: no such command; is this a SLURM login node?")
         profile, resources = self.profile, self.resources
-        python = profile.python or shlex.quote(sys.executable)
-        path = shlex.quote(os.pathsep.join(self.search))
-        executor = submitit.SlurmExecutor(folder=self.folder, python=f"env PYTHONPATH={path} {python}")
         options: dict[str, Any] = {"chdir": self.search[0], "requeue": True, **profile.sbatch}
+        command = self._python(str(options["chdir"] or os.getcwd()))
+        executor = submitit.SlurmExecutor(folder=self.folder, python=command)
         further = {k: v for k, v in options.items() if v is not False}
         if self.dependency:  # besides the profile's own
             further["dependency"] = ",".join(filter(None, [str(further.get("dependency", "")), self.dependency]))
@@ -123,12 +126,36 @@ class Submission:
             signal_delay_s=profile.signal_seconds,
             stderr_to_stdout=True,
             wckey=None,  # submitit's own, which sites that track them refuse
-            setup=[*early_ends.note_in_shell(self.folder, self.restarts), *self._private_setup(), *profile.setup],
+            setup=[
+                *early_ends.note_in_shell(self.folder, self.restarts),
+                *self._private_setup(),
+                *profile.setup,
+                *self._staging_setup(),
+            ],
             teardown=[_REQUEUE_KILLED.replace("RESTARTS", str(self.restarts))],
             additional_parameters=further,
             **{k: v for k, v in optional.items() if v is not None},
         )
         return executor
+
+    def _python(self, folder: str) -> str:
+        """Return the command that starts Python in a job, which begins in this folder."""
+        path = shlex.quote(os.pathsep.join(self.search))
+        if (container := self.profile.container) is None:
+            return f"env PYTHONPATH={path} {self.profile.python or shlex.quote(sys.executable)}"
+        store, *read = self.read
+        paths = containers.mounted_paths(store, read, self.search, folder)
+        words = container.words(paths, self._stages(), folder, self.profile.asks_for_gpus(self.resources))
+        return f"{words} env PYTHONPATH={path} {self.profile.python or containers.PYTHON}"
+
+    def _stages(self) -> list[str]:
+        return [self.profile.stage.data] if self.profile.stage else []
+
+    def _staging_setup(self) -> list[str]:
+        """Return shell lines that make the folders which a container is to be given, on each of the job's nodes."""
+        on_each = f"srun --nodes={self.resources.nodes} --ntasks-per-node=1 " if self.resources.nodes > 1 else ""
+        folders = self._stages() if self.profile.container else []
+        return [f"{on_each}mkdir -p {in_shell(folder)} || exit 1" for folder in folders]
 
     def _private_setup(self) -> list[str]:
         """Return shell lines by which a job gets this process's umask, and ends if others could have written its code.
