@@ -73,7 +73,7 @@ class BySize(Closed):
 
 
 class Stage(Closed):
-    """What is copied to a node before it is read."""
+    """Folders on a node for copies of what its jobs read."""
 
     data: Annotated[str, AfterValidator(node_path)] = Field(
         description="folder on the node's own disk for a copy of the dataset, e.g. `/scratch/$USER/kd`"
