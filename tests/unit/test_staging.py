@@ -112,7 +112,7 @@ def test_a_killed_copy_is_continued_and_never_read(data: Path, tmp_path: Path, m
     (copy,) = (tmp_path / "scratch").glob("data-*")
     (part,) = names(copy)
     assert process.exitcode == -signal.SIGKILL and part.endswith(".part")
-    (copy / ".val.beton.00000000.part").write_bytes(b"of a machine that has crashed since")
+    (copy / part.replace(staging._boot(), "earlier")).write_bytes(b"of a machine that has crashed since")
 
     monkeypatch.setattr(staging, "_pieces", lambda file, at, size: (starts.append(at), pieces(file, at, size))[1])
     stops = iter([False, True])
