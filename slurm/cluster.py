@@ -17,7 +17,17 @@ from harness.spec.own_code import all_own_code
 from harness.spec.science import Science
 from harness.store import files, ownership
 from harness.store.store import Store
-from slurm import commands, dry_run, early_ends, excluded_nodes, missing_teachers, profiles, snapshot, submission
+from slurm import (
+    commands,
+    containers,
+    dry_run,
+    early_ends,
+    excluded_nodes,
+    missing_teachers,
+    profiles,
+    snapshot,
+    submission,
+)  # fmt: skip
 from slurm.array_jobs import ArrayJob, ArrayJobs, by_run, new_name, squeue
 from slurm.earlier_starts import EarlierStarts
 from slurm.job_groups import SlurmJob, job_groups
@@ -243,6 +253,8 @@ class Cluster:
 
     def _checked_jobs(self, run_ids: Set[str], sciences: Mapping[str, Science]) -> list[QueuedJob]:
         submission.check_path(self.store.root)
+        if self.profile.container:
+            containers.check_mountable([str(self.store.root), *self.queue.read_paths])
         jobs = [job for job in (job.only(run_ids) for job in self.queue.jobs) if job.runs]
         for job in jobs:
             self._check_batches(job)
@@ -284,7 +296,8 @@ class Cluster:
         self.store.jobs.mkdir(parents=True, exist_ok=True)
         with ownership.writable_by_owner_alone():
             folder.mkdir()  # for the pickles, which are code
-        orders = [job.order(self.queue) for job in jobs]
+        stage = self.profile.stage.data if self.profile.stage else None
+        orders = [job.order(self.queue, stage) for job in jobs]
         array_job = ArrayJob(name, str(folder), [list(job.run_ids) for job in jobs], orders)
         self._array_jobs.write(array_job)
         own_files = _own_files(self._sciences(jobs, {}))
@@ -310,9 +323,10 @@ class Cluster:
         self, name: str, jobs: list[SlurmJob], code: Path, has_own_code: bool, teacher_runs: tuple[str, ...]
     ) -> submission.Submission:
         # What a user's code reads besides modules is not in the copy, but where it was at submission. Without such
-        # code, nothing of the current folder is imported.
+        # code, nothing of the current folder is imported, and a container has all other modules.
         search = [str(code), *([os.getcwd()] if has_own_code else [])]
-        search += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+        if has_own_code or self.profile.container is None:
+            search += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         # afterany, not afterok: a student whose teacher failed starts, records that as its failure, and ends.
         teachers = dict.fromkeys(self._live[k].job_id for k in teacher_runs if k in self._live)
         return submission.Submission(
@@ -322,6 +336,7 @@ class Cluster:
             profile=self.profile,
             resources=jobs[0].resources,
             search=search,
+            read=[str(self.store.root), *self.queue.read_paths],
             dependency=":".join(("afterany", *teachers)) if teachers else "",
             max_parallel=self.queue.max_parallel,
             restarts=self.profile.max_attempts * max(job.packs for job in jobs),
@@ -362,7 +377,7 @@ class Cluster:
         for run in job.runs:
             science = sciences.get(run.run_id) or self.store.read_science(run.run_id)
             check_deepspeed(science.recipe.optimizer, resources.zero_stage)
-        if self.profile.python is None and find_spec("deepspeed") is None:
+        if not (self.profile.python or self.profile.container) and find_spec("deepspeed") is None:
             raise UserError(
                 f"--cluster {self.queue.cluster}: engine deepspeed is not installed here: pip install "
                 "'kd-harness[deepspeed]', or use engine native"

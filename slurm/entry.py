@@ -2,10 +2,12 @@
 
 import atexit
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
 from harness.training.distributed import rendezvous
 from harness.training.job_order import JobOrder
-from slurm import out_of_memory
+from slurm import out_of_memory, staging
+from slurm.containers import REQUEUE_CODE
 from slurm.imports import without_garbage_collection
 
 STOPPING = (signal.SIGUSR2, signal.SIGTERM)  # the signals that ask a job to stop
@@ -40,11 +43,12 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
 
     USR2 (the time limit is near) and TERM (preempted, cancelled) end it after the running step, with every run
     checkpointed. The job then puts itself back into SLURM's queue, unless it is being cancelled or is out of time.
+    Where there are no commands of SLURM, as in a container, its script does so.
     """
     began = time.monotonic()
     open_log_streams()
-    done: list[bool] = []
-    atexit.register(end_process, done)
+    exit_codes: list[int] = []
+    atexit.register(end_process, exit_codes)
     escape_output()  # so that a job's log can be shown on a terminal by any program
     signals = note_signals()  # in place of submitit's handler, which would stop in mid-step
 
@@ -57,18 +61,21 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     if job.global_rank == 0:
         fail_after_max_attempts(store, job_order.run_ids, max_attempts, log)
         if job.num_tasks == 1 and set(job_order.run_ids) <= store.done_ids() | store.failed_ids():
-            done.append(True)
+            exit_codes.append(0)
             tell(store, job)
             return
+    if job_order.stage and job_order.data:
+        staged = staging.stage(Path(job_order.data), job_order.stage, lambda: bool(signals))
+        job_order = replace(job_order, data=str(staged))
     with without_garbage_collection():
         from harness.training.job import run_job  # not before: a job may be killed for its memory right here
 
     note_missing_gpus()
-    finished = run_job(job_order, lambda: bool(signals), log, began, out_of_memory.asked_memory(log))
-    if not finished and job.global_rank == 0:
-        requeue(job.job_id)
-    done.append(True)
-    if finished and job.global_rank == 0:
+    stopped = signals and job_order.stage and job.num_tasks == 1  # several processes agree on that in `run_job`
+    finished = not stopped and run_job(job_order, lambda: bool(signals), log, began, out_of_memory.asked_memory(log))
+    leads = job.global_rank == 0
+    exit_codes.append(requeue(job.job_id) if leads and not finished else 0)
+    if leads and finished:
         tell(store, job)
 
 
@@ -92,8 +99,10 @@ def note_missing_gpus() -> None:
         )
 
 
-def requeue(job_id: str) -> None:
-    """Put this job, or this task of an array (12_3), back into SLURM's queue.
+def requeue(job_id: str) -> int:
+    """Put this job, or this task of an array (12_3), back into SLURM's queue, and return the exit code to end with.
+
+    In a container without SLURM's commands, the code asks the job's script to do so.
 
     A job that is preempted with a grace time is still RUNNING: were it to end by itself, SLURM would call it COMPLETED
     and forget it. One that is cancelled or out of time is not, and ends.
@@ -105,12 +114,14 @@ def requeue(job_id: str) -> None:
     """
     from slurm import commands
 
+    if shutil.which("scontrol") is None:
+        return REQUEUE_CODE
     until = time.monotonic() + REQUEUE_SECONDS
     while True:
         try:
             if commands.state_of(job_id) == "RUNNING":
                 commands.requeue(job_id)
-            return
+            return 0
         except UserError as e:
             if time.monotonic() >= until:
                 raise
@@ -118,15 +129,15 @@ def requeue(job_id: str) -> None:
         time.sleep(REQUEUE_PAUSE)
 
 
-def end_process(done: list[bool]) -> None:
-    """End this process now, with 0, if its work is done.
+def end_process(exit_codes: list[int]) -> None:
+    """End this process now, with this code, if its work is done.
 
     A library that leaves a C++ thread running lets the process abort when it unloads, which would fail the job.
     """
-    if done:
+    if exit_codes:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(exit_codes[0])
 
 
 def fail_after_max_attempts(

@@ -30,15 +30,11 @@ class SlurmJob:
         """The packs that one process trains at most."""
         return max(job.packs for job in self.jobs)
 
-    def order(self, queue: Queue) -> dict[str, Any]:
-        """Return what the job is told to do, as plain values."""
+    def order(self, queue: Queue, stage: str | None) -> dict[str, Any]:
+        """Return what the job is told to do, as plain values. ``stage``: the folder of a node to copy the data to."""
         asked = self.resources
-        orders = [
-            replace(
-                queue.order(job.run_ids), threads=asked.cpus_per_task, engine=asked.engine, zero_stage=asked.zero_stage
-            )
-            for job in self.jobs
-        ]
+        given: dict[str, Any] = {"threads": asked.cpus_per_task, "engine": asked.engine, "zero_stage": asked.zero_stage}
+        orders = [replace(queue.order(job.run_ids), stage=stage, **given) for job in self.jobs]
         plain = [order.to_json() for order in orders]
         return node_order(plain, asked.jobs_per_node) if asked.jobs_per_node > 1 else plain[0]
 

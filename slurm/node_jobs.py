@@ -20,7 +20,7 @@ from harness.phrases import plural
 from harness.store import files
 from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
-from slurm import entry, out_of_memory
+from slurm import entry, out_of_memory, staging
 from slurm.fork_server import STOPPED, ForkServer
 from slurm.oom_kills import oom_kills
 
@@ -48,15 +48,15 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
         RuntimeError: a job has ended with an error, after all others have ended.
     """
     open_log_streams()
-    done: list[bool] = []
-    atexit.register(entry.end_process, done)
+    exit_codes: list[int] = []
+    atexit.register(entry.end_process, exit_codes)
     escape_output()  # so that a job's log can be shown on a terminal by any program
     signals = entry.note_signals()  # in place of submitit's handler, which would stop in mid-step
 
     import submitit
 
     job = submitit.JobEnvironment()
-    devices, orders = gpus(), order["jobs"]
+    devices, orders = gpus(), _staged(order["jobs"], signals)
     folder, store = Path(job.paths.folder), Store(Path(orders[0]["store"]))
     members = [
         # Beside this process's own log, which is number 0.
@@ -66,11 +66,18 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     _note_memory(Path(job.paths.stdout), store, members)
     with ThreadPoolExecutor(1) as teller:
         node = _Node(store, members, max_attempts, signals, lambda: entry.tell(store, job), teller)
-        if not node.train():
-            entry.requeue(job.job_id)
+        exit_code = 0 if node.train() else entry.requeue(job.job_id)
     if node.errors:
         raise RuntimeError(f"{plural(len(node.errors), 'job')} ended with an error: see {', '.join(node.errors)}")
-    done.append(True)
+    exit_codes.append(exit_code)
+
+
+def _staged(orders: Sequence[dict[str, Any]], signals: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the orders of the jobs, to read the copy of their data on this node where they ask for one."""
+    data, folder = orders[0]["data"], orders[0].get("stage")
+    if data and folder:
+        data = str(staging.stage(Path(data), folder, lambda: bool(signals)))
+    return [{**order, "data": data} for order in orders]
 
 
 def _note_memory(own_log: Path, store: Store, members: Sequence["_Member"]) -> None:

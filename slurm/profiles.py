@@ -4,13 +4,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from harness.errors import UserError, collected, raise_mistakes, unknown
+from harness.errors import UserError, collected, expected, raise_mistakes, unknown
 from harness.spec import yamlfile
 from harness.spec.recipe import Closed, Finite
 from harness.spec.validation import validate_model
 from slurm import sbatch_options
+from slurm.containers import Container
+from slurm.node_paths import node_path
 from slurm.notify_command import command_problem
 from slurm.retry import Retry
 
@@ -87,6 +89,14 @@ class BySize(Closed):
     resources: dict[str, Any] = Field(description="keys of `resources` to change")
 
 
+class Stage(Closed):
+    """Folders on a node for copies of what its jobs read."""
+
+    data: Annotated[str, AfterValidator(node_path)] = Field(
+        description="folder on the node's own disk for a copy of the dataset, e.g. `/scratch/$USER/kd`"
+    )
+
+
 def _lines(value: Any) -> Any:
     return [line for line in value.splitlines() if line.strip()] if isinstance(value, str) else value
 
@@ -94,7 +104,9 @@ def _lines(value: Any) -> Any:
 class Profile(Closed):
     """A cluster, and the options that its jobs are submitted with."""
 
-    partition: str | None = Field(None, description="sbatch --partition")
+    partition: Annotated[str | None, BeforeValidator(sbatch_options.partitions)] = Field(
+        None, description="sbatch --partition"
+    )
     account: str | None = Field(None, description="sbatch --account")
     qos: str | None = Field(None, description="sbatch --qos")
     constraint: str | None = Field(None, description="sbatch --constraint")
@@ -105,9 +117,9 @@ class Profile(Closed):
     setup: Annotated[tuple[str, ...], BeforeValidator(_lines)] = Field(
         (), description="shell lines before Python starts: modules, variables"
     )
-    python: str | None = Field(
-        None, description="the command that starts Python on a node (in a container, for example)"
-    )
+    python: str | None = Field(None, description="the command that starts Python on a node, or inside the `container`")
+    container: Container | None = Field(None, description="[the container](#containers) that Python runs in")
+    stage: Stage | None = Field(None, description="[a copy of the data](#data-on-the-nodes-own-disk) on each node")
     sbatch: dict[str, Annotated[str | int | bool, BeforeValidator(sbatch_options.value)]] = Field(
         {}, description="further sbatch options by their long names"
     )
@@ -126,6 +138,10 @@ class Profile(Closed):
     @classmethod
     def owner_of(cls, key: str) -> str:
         return sbatch_options.key_of(key)
+
+    def asks_for_gpus(self, resources: Resources) -> bool:
+        """Return whether a job with these resources asks for GPUs, by them or by options of sbatch."""
+        return resources.gpus_per_node > 0 or any("gpu" in f"{name} {value}" for name, value in self.sbatch.items())
 
     def resources_for(self, student: str, teacher: str | None) -> Resources:
         """Return what a job asks for that trains this student, with this teacher if any.
@@ -169,6 +185,11 @@ def load_profile(name: str) -> Profile:
             rules.append(validate_model(Resources, changed, document, ("by_size", i, "resources")))
     if profile.notify is not None and (problem := command_problem(profile.notify)):
         mistakes.append(document.mistake(("notify",), problem))
+    if profile.container and profile.python and profile.python.split() != [profile.python]:
+        text = (
+            f"{expected('the Python inside the container, without spaces', profile.python)}; it starts by `container`"
+        )
+        mistakes.append(document.mistake(("python",), text))
     for option, value in profile.sbatch.items():
         with collected(mistakes), document.place(("sbatch", option)):
             sbatch_options.check_option(option, value, profile.resources.model_dump())

@@ -150,6 +150,11 @@ class Queue:
     def run_ids(self) -> frozenset[str]:
         return frozenset(k for job in self.jobs for k in job.run_ids)
 
+    @property
+    def read_paths(self) -> list[str]:
+        """The files and folders outside the store that jobs read."""
+        return [*filter(None, [self.data]), *(weights.file for weights in self.weights.values())]
+
     def order(self, run_ids: Iterable[str]) -> JobOrder:
         """Return the order of a job that trains these runs on this machine."""
         return JobOrder(self.store, tuple(run_ids), self.data, self.weights, self.threads, keep_best=self.keep_best)

@@ -75,6 +75,20 @@ def minutes(value: Any) -> Any:
     raise ValueError(f"{expected('a number of minutes', value)}; write {24 * 60 * days + whole}")
 
 
+def partitions(value: Any) -> Any:
+    """Return several partitions as sbatch takes them, in a text with commas between; any other value as it is.
+
+    Raises:
+        ValueError: a name is empty or has a space in it.
+    """
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return value
+    if not names or any(name.split() != [name] for name in names):
+        raise ValueError(expected("the names of partitions, without spaces, as in a,b or [a, b]", value))
+    return ",".join(names)
+
+
 def gigabytes(value: Any) -> Any:
     """Return an amount of memory as it is, unless it has a unit.
 

@@ -40,7 +40,7 @@ _UNUSED = {
         _OF_HARNESS,
     ),
     "SBATCH_TIMELIMIT": "the profile states resources.time_minutes",
-    "SBATCH_CONTAINER": "a container is for the profile's python", "SBATCH_CONTAINER_ID": _OF_HARNESS,
+    "SBATCH_CONTAINER": "containers are stated in the profile", "SBATCH_CONTAINER_ID": _OF_HARNESS,
     "SBATCH_CLUSTERS": _OF_CLUSTER, "SLURM_CLUSTERS": _OF_CLUSTER, "SBATCH_CLUSTER_CONSTRAINT": _OF_CLUSTER,
 }  # fmt: skip
 # Options of which a job can have one.

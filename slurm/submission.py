@@ -14,7 +14,8 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.store import ownership
-from slurm import early_ends, environment, out_of_memory, sbatch_variables
+from slurm import containers, early_ends, environment, out_of_memory, sbatch_variables
+from slurm.node_paths import in_shell
 from slurm.profiles import Profile, Resources
 from slurm.refusals import Refusal
 
@@ -41,6 +42,7 @@ class Submission:
     profile: Profile
     resources: Resources
     search: Sequence[str]  # where jobs find modules: the copy of the code first
+    read: Sequence[str]  # the store, and what jobs read outside it
     dependency: str
     max_parallel: int
     restarts: int  # after processes that were killed
@@ -84,10 +86,9 @@ class Submission:
         if shutil.which("srun") is None:
             raise UserError("srun: no such command; is this a SLURM login node?")
         profile, resources = self.profile, self.resources
-        python = profile.python or shlex.quote(sys.executable)
-        path = shlex.quote(os.pathsep.join(self.search))
-        executor = submitit.SlurmExecutor(folder=self.folder, python=f"env PYTHONPATH={path} {python}")
         options: dict[str, Any] = {"chdir": self.search[0], "requeue": True, **profile.sbatch}
+        command = self._python(str(options["chdir"] or os.getcwd()))
+        executor = submitit.SlurmExecutor(folder=self.folder, python=command)
         further = {k: v for k, v in options.items() if v is not False}
         if self.dependency:  # besides the profile's own
             further["dependency"] = ",".join(filter(None, [str(further.get("dependency", "")), self.dependency]))
@@ -124,6 +125,7 @@ class Submission:
                 *(out_of_memory.count_in_shell(self.folder) if self._more_memory else []),
                 *self._private_setup(),
                 *profile.setup,
+                *self._staging_setup(),
             ],
             teardown=[self._requeue_killed()],
             additional_parameters=further,
@@ -143,7 +145,10 @@ class Submission:
         return retry.memory_steps(mem_gb)[1:] if retry and mem_gb else []
 
     def _requeue_killed(self) -> str:
-        """Return a shell line that puts a job back into the queue after its process was killed, which could not."""
+        """Return a shell line that puts a job back into the queue whose process could not.
+
+        It was killed (for its memory, say), or is in a container without SLURM's commands.
+        """
         requeue = f"scontrol requeue {early_ends.JOB_IN_SHELL}"
         if self._more_memory:  # SLURM ends a requeued job's script by SIGTERM
             requeue = (
@@ -151,9 +156,29 @@ class Submission:
             )
         return (
             f"code=$?; if [ $code -ge 128 ] && {environment.UNSET_IN_SHELL} "
-            f"&& [ ${{SLURM_RESTART_COUNT:-0}} -lt {self.restarts} ] && {early_ends.IS_RUNNING_IN_SHELL}; "
+            f"&& {{ [ $code -eq {containers.REQUEUE_CODE} ] || [ ${{SLURM_RESTART_COUNT:-0}} -lt {self.restarts} ]; }} "
+            f"&& {early_ends.IS_RUNNING_IN_SHELL}; "
             f"then {requeue}; fi; exit $code"
         )
+
+    def _python(self, folder: str) -> str:
+        """Return the command that starts Python in a job, which begins in this folder."""
+        path = shlex.quote(os.pathsep.join(self.search))
+        if (container := self.profile.container) is None:
+            return f"env PYTHONPATH={path} {self.profile.python or shlex.quote(sys.executable)}"
+        store, *read = self.read
+        paths = containers.mounted_paths(store, read, self.search, folder)
+        words = container.words(paths, self._stages(), folder, self.profile.asks_for_gpus(self.resources))
+        return f"{words} env PYTHONPATH={path} {self.profile.python or containers.PYTHON}"
+
+    def _stages(self) -> list[str]:
+        return [self.profile.stage.data] if self.profile.stage else []
+
+    def _staging_setup(self) -> list[str]:
+        """Return shell lines that make the folders which a container is to be given, on each of the job's nodes."""
+        on_each = f"srun --nodes={self.resources.nodes} --ntasks-per-node=1 " if self.resources.nodes > 1 else ""
+        folders = self._stages() if self.profile.container else []
+        return [f"{on_each}mkdir -p {in_shell(folder)} || exit 1" for folder in folders]
 
     def _private_setup(self) -> list[str]:
         """Return shell lines by which a job gets this process's umask, and ends if others could have written its code.

@@ -24,6 +24,7 @@ class JobOrder:
     engine: str = "native"  # or "deepspeed"
     zero_stage: int = 0  # of engine deepspeed
     keep_best: bool = False  # whether the weights of a run's best epoch are kept too
+    stage: str | None = None  # a folder of the node, with its variables, to which the data are copied first
 
     def to_json(self) -> dict[str, Any]:
         """Return the order as plain values."""

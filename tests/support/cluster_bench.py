@@ -31,6 +31,38 @@ ARRAY = 8  # the most tasks of one array
 COMMANDS = ("sbatch", "squeue", "sacct", "sacctmgr", "scontrol", "scancel")
 
 
+# No container: it checks what it is given, and starts the command where it is, without SLURM's commands.
+APPTAINER = """#!/bin/bash
+[ "$1" = exec ] || exit 64
+shift
+places=()
+while [[ "$1" == --* ]]; do
+    case "$1" in
+        --bind)
+            IFS=: read -r source place options <<< "$2"
+            [ -e "$source" ] || { echo "no such mount: $source" >&2; exit 65; }
+            places+=("$place")
+            shift 2 ;;
+        --pwd) cd "$2" || exit 66; shift 2 ;;
+        *) echo "unknown option: $1" >&2; exit 64 ;;
+    esac
+done
+echo "$LOADED $1" >> CALLS
+shift
+for word in "$@"; do
+    for path in $(tr : ' ' <<< "${word#PYTHONPATH=}"); do
+        for place in "${places[@]}" "$EXECUTABLE"; do
+            [[ "$path" != /* || "$path/" == "$place"/* ]] && continue 2
+        done
+        echo "not mounted: $path" >&2
+        exit 67
+    done
+done
+export PATH=INSIDE
+exec "$@"
+"""
+
+
 @dataclass
 class ClusterBench(Bench):
     """A bench whose sweeps run on the loopback cluster, in jobs that work in its folder and read its file ``slow``."""
@@ -71,6 +103,22 @@ class ClusterBench(Bench):
         real = shutil.which(program, path=packages.search_path())
         path.write_text(f"#!/bin/bash\nREAL={shlex.quote(str(real))}\n{script}\n")
         path.chmod(0o755)
+
+    def put_in_container(self, image: str) -> Path:
+        """Let jobs start by a stand-in for apptainer, and return the file of its calls."""
+        calls, inside, temporary = (self.folder / name for name in ("contained", "inside", "temporary"))
+        for folder in (inside, temporary, self.folder / "bin"):
+            folder.mkdir()
+        (inside / "env").symlink_to(shutil.which("env") or "")
+        text = (
+            APPTAINER.replace("CALLS", str(calls)).replace("INSIDE", str(inside)).replace("$EXECUTABLE", executable())
+        )
+        program = self.folder / "bin/apptainer"
+        program.write_text(text.replace("$EXECUTABLE", executable()))
+        program.chmod(0o755)
+        self.variables = {**self.variables, "TMPDIR": str(temporary)}  # else all of /tmp is mounted
+        self.profile = {**self.profile, "container": {"image": image}}
+        return calls
 
     def count_calls(self) -> None:
         """Write a line to ``calls_file`` for each SLURM command that is called outside jobs from now on."""

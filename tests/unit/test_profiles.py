@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from harness.errors import UserError
 from slurm import profiles
-from slurm.profiles import BySize, Profile, Resources
+from slurm.containers import Container
+from slurm.profiles import BySize, Profile, Resources, Stage
 from slurm.retry import Retry
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "slurm.md"
@@ -19,8 +21,8 @@ def load(folder: Path, text: str) -> Profile:
     return profiles.load_profile(str(file))
 
 
-@pytest.mark.parametrize("model", [Profile, Resources, BySize, Retry])
-def test_the_page_explains_every_key(model: type[Profile | Resources | BySize | Retry]) -> None:
+@pytest.mark.parametrize("model", [Profile, Resources, BySize, Container, Stage, Retry])
+def test_the_page_explains_every_key(model: type[BaseModel]) -> None:
     rows = PAGE.read_text().splitlines()
     for name, field in model.model_fields.items():
         row = [r for r in rows if r.startswith(f"| `{name}` |") and field.description and field.description in r]
@@ -71,6 +73,22 @@ def test_the_last_rule_that_matches_wins(tmp_path: Path) -> None:
         ("resources: {jobs_per_node: 3, gpus_per_node: 2}\n", "jobs_per_node is 3 for 2 GPUs"),
         ("resources: {jobs_per_node: 2, nodes: 2}\n", "jobs_per_node is 2, and a job has 2 processes (nodes x"),
         ("resources: {time_minutes: 1}\n", "signal_seconds: 90 s before the time limit is before the start"),
+        ("partition: 'a, b'\n", "mine.yaml:1: partition: expected the names of partitions, without spaces, as in a,b"),
+        ("partition: 'a,'\n", "found 'a,'"),
+        ("partition: ''\n", "partition: expected the names of partitions"),
+        ("partition: []\n", "partition: expected the names of partitions"),
+        ("partition: [a, 1]\n", "mine.yaml:1: partition: expected text"),
+        ("container: {mounts: [/a]}\n", "mine.yaml:1: container.image: is required and missing"),
+        ("container: {image: ./a.sif}\n", "container.image: expected an absolute path or a name"),
+        ("container: {image: /a.sif, mounts: [a]}\n", "container.mounts.0: expected an absolute path, in which $NAME"),
+        ("container: {image: /a.sif, mounts: ['/a:/b:rx']}\n", "expected FOLDER, FOLDER:PLACE or FOLDER:PLACE:ro"),
+        ("container: {image: /a.sif, runtime: docker}\n", "container.runtime: "),
+        (
+            "container: {image: /a.sif}\npython: apptainer exec /a.sif python\n",
+            "mine.yaml:2: python: expected the Python inside the container, without spaces, found 'apptainer exec",
+        ),
+        ("stage: {data: scratch}\n", "mine.yaml:1: stage.data: expected an absolute path, in which $NAME"),
+        ("stage: {data: /s/$(id)}\n", "stage.data: expected an absolute path, in which $NAME"),
         ("partition: main\naccount: 012345\n", "mine.yaml:2: account: 012345 starts with a zero, which YAML 1.1"),
         ("partition: main\naccount: 12345\n", "mine.yaml:2: account: expected text, found 12345; put it in quotes"),
         ("sbatch: {begin: 2026-12-01}\n", "mine.yaml:1: sbatch.begin: 2026-12-01 is a date in YAML 1.1"),
@@ -151,6 +169,11 @@ def test_a_sites_own_options_and_a_type_of_gpu_are_left_to_sbatch(tmp_path: Path
 @pytest.mark.parametrize("text", ["module load cuda", "|\n  module load cuda\n", "[module load cuda]"])
 def test_setup_is_a_list_or_a_text(text: str, tmp_path: Path) -> None:
     assert load(tmp_path, f"setup: {text}").setup == ("module load cuda",)
+
+
+@pytest.mark.parametrize("text", ["gpu,long", "[gpu, long]"])
+def test_partitions_are_a_list_or_a_text(text: str, tmp_path: Path) -> None:
+    assert load(tmp_path, f"partition: {text}").partition == "gpu,long"
 
 
 def test_rules_that_contradict_each_other_are_named(tmp_path: Path) -> None:

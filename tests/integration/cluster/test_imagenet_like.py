@@ -18,7 +18,8 @@ pytestmark = [*ON_SLURM, pytest.mark.skipif(not IMAGES.is_dir(), reason="KD_DATA
 
 
 def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use a tenth of the images, half of the sweep's epochs, two methods, and a teacher that is given."""
+    """Use a tenth of the images, half of the sweep's epochs, two methods, and a teacher that is given. The processes
+    share a copy of the images on their node."""
     pytest.importorskip("deepspeed")
     data, some = bench.folder / "data", bench.folder / "some"
     for split, count in (("train", 10), ("val", 5)):
@@ -29,7 +30,11 @@ def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch
     prepared = data / "tiny_imagenet_20_prepared"
     assert run_command("prepare", "imagefolder", "--source", some, "--out", prepared).code == 0
     monkeypatch.setenv("KD_DATA", str(data))  # for this process's own view of the plan
-    bench.profile = {"resources": {"tasks_per_node": 2, "mem_gb": 7, "engine": "deepspeed", "zero_stage": 1}}
+    bench.profile = {
+        "resources": {"tasks_per_node": 2, "mem_gb": 7, "engine": "deepspeed", "zero_stage": 1},
+        "setup": [f"export SCRATCH={bench.folder / 'scratch'}"],
+        "stage": {"data": "$SCRATCH/kd"},
+    }
     sweep = yaml.safe_load((REPO / "benchmarks" / "imagenet_like_quick.yaml").read_text())
     sweep["methods"] = {name: sweep["methods"][name] for name in ("crd", "rekd")}
     sweep["dataset"]["train_subset"] = 100
@@ -42,6 +47,10 @@ def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch
     result = bench.run("sweep", "--data", str(data))
     assert result.returncode == 0, result.stderr
     recorded_once(bench)
+    logs = "".join(log.read_text() for log in bench.store.jobs.glob("*/*_log.out"))
+    (copy,) = (bench.folder / "scratch/kd").glob("tiny_imagenet_20_prepared-*")
+    ends = [logs.count(f"data staged to {copy} ({how}") for how in ("", "already there)")]
+    assert ends == [2, 1] and str(prepared) not in logs, "none reads the original"
     assert all(method in result.stdout for method in sweep["methods"])
     for cell in bench.cells().values():
         row = bench.row(cell.run_id)

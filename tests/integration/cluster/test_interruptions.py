@@ -40,9 +40,13 @@ def test_killed_requeued_and_signalled_to_stop(with_teacher: ClusterBench, finis
 
 
 def test_the_time_limit(with_teacher: ClusterBench, finished: Bench) -> None:
-    """A job that SLURM signals before its time limit checkpoints and requeues itself, without a sweep command."""
+    """A job that SLURM signals before its time limit checkpoints and is requeued, without a sweep command.
+
+    In a container, for which a stand-in is used, there are no commands of SLURM.
+    """
     with_teacher.sweep = small(0, **SLOW)
     with_teacher.profile = {"resources": {"time_minutes": 1}, "signal_seconds": 50}
+    with_teacher.put_in_container("docker://kd:1")
     with_teacher.slow(1)
     assert with_teacher.run("sweep", "--detach").returncode == 0
     kd = with_teacher.cells()["kd", 0].run_id

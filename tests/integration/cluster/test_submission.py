@@ -1,11 +1,12 @@
 """Submission to SLURM by one sweep or several at once: the resources requested and the jobs that run."""
 
 import json
+import os
 import shutil
 import signal
-import sys
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 from slurm import commands
 from tests.support.bench import SELDOM, SWEEP, Bench, teacher_run, until
@@ -39,14 +40,18 @@ def test_the_bits_of_a_local_run_and_every_record_once(bench: ClusterBench, fini
 
 
 def test_several_seeds_in_one_task(bench: ClusterBench, finished: Bench) -> None:
-    """The profile states how many, and the command's number wins."""
+    """The profile states how many, and the command's number wins. The jobs may run in either of two partitions."""
     bench.sweep, bench.checkpoint_seconds = small(0, 1, 2), SELDOM
-    bench.profile = {"resources": {"packs_per_job": 2}}
+    bench.profile = {"partition": ["main", "high"], "resources": {"packs_per_job": 2}}
     assert "4 packs in 2 jobs, 2 jobs at a time" in bench.run("sweep", "--plan", "--packs-per-job", "3").stdout
+    with mock.patch.dict(os.environ, bench._process_options()["env"]):
+        scripts = json.loads(bench.call("sweep", "--plan", "--script", "--json").out)["scripts"]
     result = bench.run("sweep")
     assert result.returncode == 0, result.stderr
     assert "4 packs in 3 jobs, 3 jobs at a time" in result.stderr
     recorded_once(bench)
+    assert all("\n#SBATCH --partition=main,high\n" in script for script in scripts)
+    accepted_and_submitted(bench, scripts)
     _, students = sorted(bench.submissions().values(), key=lambda note: int(note["job_id"]))
     seeds = [{bench.plan().plan.runs[k].science.seed for k in task} for task in students["packs"]]
     assert seeds == [{0, 1}, {2}]
@@ -98,17 +103,14 @@ def test_few_arrays_and_few_calls_however_many_runs(bench: ClusterBench) -> None
 
 
 def test_resources_by_size_and_what_starts_python(bench: ClusterBench) -> None:
-    """SLURM reports the requested resources, and what the user's variables add. The profile's command, e.g. a
-    container's, starts a job's Python after the profile's setup."""
+    """SLURM reports the requested resources, and what the user's variables add. Python starts in a container (a
+    stand-in for one) after the profile's setup."""
     bench.variables = {"SBATCH_PARTITION": "low", "SBATCH_TIMELIMIT": "3", "SBATCH_JOB_NAME": "mine"}
-    script = bench.folder / "container"
-    script.write_text(f'#!/bin/sh\necho "$LOADED" >> {bench.folder}/contained\nexec {sys.executable} "$@"\n')
-    script.chmod(0o755)
     bench.profile = {
         "by_size": [{"student": "digits_net_w8", "resources": {"time_minutes": 7, "mem_gb": 1.5}}],
         "setup": ["export LOADED=cuda"],
-        "python": str(script),
     }
+    contained = bench.put_in_container("/images/kd.sif")
     bench.sweep = {**SWEEP, "methods": {"kd": {}}, "seeds": [0]}
     bench.sbatch = {"hold": True}
     teacher, kd = teacher_run(bench), bench.cells()["kd", 0].run_id
@@ -121,7 +123,7 @@ def test_resources_by_size_and_what_starts_python(bench: ClusterBench) -> None:
     assert settings[bench.job_of(kd)] == ["10:00", "1G", "low"]
     bench.release()
     until(lambda: bench.store.done_ids() == {teacher, kd})
-    assert (bench.folder / "contained").read_text().split() == ["cuda"] * 2
+    assert contained.read_text().splitlines() == ["cuda /images/kd.sif"] * 2
 
 
 def accepted_and_submitted(bench: ClusterBench, scripts: list[str]) -> None:
