@@ -17,6 +17,7 @@ from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
 from harness.training.distributed import rendezvous
 from harness.training.job_order import JobOrder
+from harness.training.suspension import watch_suspensions
 from slurm.imports import without_garbage_collection
 
 RENDEZVOUS_SECONDS = 300.0
@@ -42,6 +43,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     checkpointed. The job then puts itself back into SLURM's queue, unless it is being cancelled or is out of time.
     """
     began = time.monotonic()
+    watch_suspensions()
     open_log_streams()
     done: list[bool] = []
     atexit.register(_end_process, done)
@@ -64,7 +66,8 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
         from harness.training.job import run_job  # not before: a job may be killed for its memory right here
 
     _note_missing_gpus()
-    finished = run_job(job_order, lambda: bool(signals), log, began)
+    # A grace time may be shorter than the start of a run, to its first step.
+    finished = not (signals and job.num_tasks == 1) and run_job(job_order, lambda: bool(signals), log, began)
     if not finished and job.global_rank == 0:
         _requeue(job.job_id)
     done.append(True)
