@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from slurm.imports import without_garbage_collection
 
 RENDEZVOUS_SECONDS = 300.0
 REQUEUE_SECONDS, REQUEUE_PAUSE = 300.0, 5.0
+# That of a process that was killed: the job's script requeues it. Processes lose each other, too, where SLURM has
+# suspended them for longer than they wait for each other.
+LOST_RANK_CODE = 128 + signal.SIGHUP
 MEMORY_ATTEMPTS = 3  # starts of a run that ends out of memory: more would end in the same way
 # What a job's log says, with cgroups and without, when SLURM has killed a process for its memory.
 OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "exceeded job memory limit", "out of memory")
@@ -63,11 +67,17 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
             _tell(store, job)
             return
     with without_garbage_collection():
+        from harness.training.distributed.ranks import LostRank
         from harness.training.job import run_job  # not before: a job may be killed for its memory right here
 
     _note_missing_gpus()
     # A grace time may be shorter than the start of a run, to its first step.
-    finished = not (signals and job.num_tasks == 1) and run_job(job_order, lambda: bool(signals), log, began)
+    try:
+        finished = not (signals and job.num_tasks == 1) and run_job(job_order, lambda: bool(signals), log, began)
+    except LostRank:
+        traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(LOST_RANK_CODE)
     if not finished and job.global_rank == 0:
         _requeue(job.job_id)
     done.append(True)

@@ -82,7 +82,7 @@ def slurm_conf(settings: Settings, layout: Layout) -> str:
         "DefMemPerCPU": max(1, settings.memory // settings.cpus),
         "JobRequeue": 1,
         "PreemptType": "preempt/partition_prio",
-        "PreemptMode": "REQUEUE,GANG",  # GANG resumes jobs that a partition with SUSPEND has stopped
+        "PreemptMode": "REQUEUE",
         "SlurmctldParameters": "preempt_send_user_signal",  # sbatch's --signal instead of SIGTERM
         "GresTypes": "gpu",
         "MaxArraySize": 1001,

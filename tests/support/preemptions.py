@@ -50,11 +50,18 @@ class RunningJob(NamedTuple):
 
 
 def set_mode(cluster: Loopback, mode: Mode, partition: str = "low") -> None:
-    """Preempt jobs of a partition in this mode from now on."""
+    """Preempt jobs of a partition in this mode from now on.
+
+    GANG, which a suspension needs, makes SLURM kill jobs of other modes at the start of their grace time.
+    """
+    in_force = {"SlurmctldParameters": USER_SIGNAL, "PreemptMode": "REQUEUE", **cluster.settings.extra}
+    wanted = {"PreemptMode": "REQUEUE,GANG" if mode.preempt_mode == "SUSPEND" else "REQUEUE"}
     if mode.warning:
-        parameters = USER_SIGNAL if mode.warning == "signal" else ""
-        if cluster.settings.extra.get("SlurmctldParameters", USER_SIGNAL) != parameters:
-            cluster.configure(SlurmctldParameters=parameters)
+        wanted["SlurmctldParameters"] = USER_SIGNAL if mode.warning == "signal" else ""
+    if changed := {k: v for k, v in wanted.items() if in_force[k] != v}:
+        cluster.configure(**changed)
+        if "PreemptMode" in changed:
+            cluster.restart_controller()
     grace = f"gracetime={GRACE_SECONDS if mode.warning else 0}"
     cluster.client("scontrol", "update", f"partitionname={partition}", f"preemptmode={mode.preempt_mode}", grace)
 
@@ -161,11 +168,9 @@ class Preemptions:
             outcome = self._outcome(job)
         self.done.append((job, mode, moment, outcome))
         runs = ", ".join(k[:6] for k in job.run_ids)
-        print(
-            f"{len(self.done)}: {mode}, {moment}: job {job.job_id} on {job.node} ({runs}, start "
-            f"{'/'.join(map(str, attempts))}): {outcome}, {time.monotonic() - began:.1f} s; its log: {self._log_end(job)}",
-            flush=True,
-        )  # fmt: skip
+        starts, seconds = "/".join(map(str, attempts)), time.monotonic() - began
+        head = f"{len(self.done)}: {mode}, {moment}: job {job.job_id} on {job.node} ({runs}, start {starts})"
+        print(f"{head}: {outcome}, {seconds:.1f} s; its log: {self._log_end(job)}", flush=True)
         return True
 
     def _log_end(self, job: RunningJob) -> str:
@@ -234,11 +239,11 @@ def faults(bench: ClusterBench, undisturbed: Bench, preempted: Counter[str]) -> 
 def main(count: int = 40, seed: int = 0) -> int:
     """Preempt so many jobs and return the exit code."""
     chance, began = random.Random(seed), time.monotonic()
-    # Those with the same kind of warning follow each other: SLURM is configured anew between them.
-    modes = sorted((MODES[i % len(MODES)] for i in range(count)), key=lambda mode: mode.warning == "TERM")
+    # SLURM is configured anew for TERM, and started anew for a suspension: modes that need it follow each other.
+    modes = sorted((MODES[i % len(MODES)] for i in range(count)), key=lambda m: (m[0] == "SUSPEND", m[1] == "TERM"))
     moments = [MOMENTS[i % len(MOMENTS)] for i in range(count)]
     chance.shuffle(moments)
-    sweep = small(*range(max(2, count // 5)), **SLOW)
+    sweep = small(*range(max(2, count // 6)), **SLOW)
     sweep["recipe"] = {**SWEEP["recipe"], "epochs": 6}
     with tempfile.TemporaryDirectory(prefix="kd-") as folder, Loopback.up(f"{folder}/c", NODES, cpus=1) as cluster:
         for name in ("local", "cluster"):

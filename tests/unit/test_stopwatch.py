@@ -125,7 +125,7 @@ def test_a_stopped_process_knows_for_how_long_it_was_suspended() -> None:
     process.send_signal(signal.SIGCONT)
     assert seconds() == 0
     began = time.monotonic()
-    process.send_signal(signal.SIGTSTP)
+    process.send_signal(signal.SIGSTOP)
     time.sleep(1.5)
     process.send_signal(signal.SIGCONT)
     stopped = time.monotonic() - began
