@@ -244,7 +244,7 @@ def main(count: int = 40, seed: int = 0) -> int:
     moments = [MOMENTS[i % len(MOMENTS)] for i in range(count)]
     chance.shuffle(moments)
     sweep = small(*range(max(2, count // 6)), **SLOW)
-    sweep["recipe"] = {**SWEEP["recipe"], "epochs": 6}
+    sweep["recipe"] = {**SWEEP["recipe"], "epochs": 12}
     with tempfile.TemporaryDirectory(prefix="kd-") as folder, Loopback.up(f"{folder}/c", NODES, cpus=1) as cluster:
         for name in ("local", "cluster"):
             Path(folder, name).mkdir()
