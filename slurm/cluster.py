@@ -116,6 +116,8 @@ class Cluster:
         if (job := live.get(run_id)) is not None:
             if job.state in ("RUNNING", "COMPLETING"):
                 return "running", f"job {job.job_id}"
+            if job.state == "SUSPENDED":
+                return "suspended", f"job {job.job_id}"
             return "pending", f"{job.reason}, job {job.job_id}"
         if self._ended is None:
             self._ended = self._last_ends(live)

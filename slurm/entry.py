@@ -2,13 +2,14 @@
 
 import atexit
 import os
-import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from harness.console.terminal import escape_output
@@ -19,6 +20,7 @@ from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
 from harness.training.distributed import rendezvous
 from harness.training.job_order import JobOrder
+from harness.training.suspension import watch_suspensions
 from slurm import out_of_memory, staging
 from slurm.containers import REQUEUE_CODE
 from slurm.imports import without_garbage_collection
@@ -26,6 +28,9 @@ from slurm.imports import without_garbage_collection
 STOPPING = (signal.SIGUSR2, signal.SIGTERM)  # the signals that ask a job to stop
 RENDEZVOUS_SECONDS = 300.0
 REQUEUE_SECONDS, REQUEUE_PAUSE = 300.0, 5.0
+# That of a process that was killed: the job's script requeues it. Processes lose each other, too, where SLURM has
+# suspended them for longer than they wait for each other.
+LOST_RANK_CODE = 128 + signal.SIGHUP
 MEMORY_ATTEMPTS = 3  # starts of a run that ends out of memory: more with the same memory would end in the same way
 
 
@@ -46,6 +51,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     Where there are no commands of SLURM, as in a container, its script does so.
     """
     began = time.monotonic()
+    watch_suspensions()
     open_log_streams()
     exit_codes: list[int] = []
     atexit.register(end_process, exit_codes)
@@ -68,11 +74,20 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
         staged = staging.stage(Path(job_order.data), job_order.stage, lambda: bool(signals))
         job_order = replace(job_order, data=str(staged))
     with without_garbage_collection():
+        from harness.training.distributed.ranks import LostRank
         from harness.training.job import run_job  # not before: a job may be killed for its memory right here
 
     note_missing_gpus()
-    stopped = signals and job_order.stage and job.num_tasks == 1  # several processes agree on that in `run_job`
-    finished = not stopped and run_job(job_order, lambda: bool(signals), log, began, out_of_memory.asked_memory(log))
+    # A grace time may be shorter than the start of a run, to its first step. Several processes agree on a stop later.
+    stopped = signals and job.num_tasks == 1
+    try:
+        finished = not stopped and run_job(
+            job_order, lambda: bool(signals), log, began, out_of_memory.asked_memory(log)
+        )
+    except LostRank:
+        traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(LOST_RANK_CODE)
     leads = job.global_rank == 0
     exit_codes.append(requeue(job.job_id) if leads and not finished else 0)
     if leads and finished:
@@ -114,7 +129,7 @@ def requeue(job_id: str) -> int:
     """
     from slurm import commands
 
-    if shutil.which("scontrol") is None:
+    if which("scontrol") is None:
         return REQUEUE_CODE
     until = time.monotonic() + REQUEUE_SECONDS
     while True:

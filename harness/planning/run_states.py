@@ -17,7 +17,8 @@ from slurm.queue import WAITS_IN_ITS_JOB
 if TYPE_CHECKING:
     from harness.spec.tasks import TaskInfo
 
-ACTIVE = ("running", "pending")
+TRAINING = ("running", "suspended")  # has a process, which SLURM may have stopped for another job
+ACTIVE = (*TRAINING, "pending")
 WAITS_ITS_TURN = "waits for its turn"  # of a run that a dispatcher on this machine will start
 
 Row = dict[str, Any]  # a run's state and what is known besides, as `status --json` prints it
@@ -43,15 +44,16 @@ class RunStates:
         attempts = store.attempts(run_id)
         started = len(attempts)
         if store.is_running(run_id):
-            state, remark = ("running", remark) if started else ("pending", WAITS_IN_ITS_JOB)
+            state = "suspended" if state == "suspended" else "running"
+            state, remark = (state, remark) if started else ("pending", WAITS_IN_ITS_JOB)
         elif state == "to do" and run_id in self._waiting_here:
             state, remark = "pending", WAITS_ITS_TURN
         row["state"] = state
         if remark:
             row["remark"] = remark
-        if state == "running" and started:
+        if state in TRAINING and started:
             row |= store.progress(run_id)
-        if requeued := started - (state == "running"):
+        if requeued := started - (state in TRAINING):
             row["requeued"] = max(0, requeued)
         if retry := memory_retry(attempts):
             row["retry"] = retry

@@ -127,7 +127,7 @@ class SweepProgress:
         state, remark = queues.is_scheduled(run_id)
         if state == "pending":
             return f"{IN_SLURM}: {remark.rpartition(', job ')[0] or remark}"
-        return TO_START if state == "running" or is_place_free else FREE_PLACE
+        return TO_START if state in ("running", "suspended") or is_place_free else FREE_PLACE
 
     def _is_training(self, run_id: str) -> bool:
         return run_id in self.running and bool(self.running[run_id] or self.store.attempts(run_id))

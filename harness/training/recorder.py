@@ -26,6 +26,7 @@ from harness.store.store import Store
 from harness.training import checkpoint
 from harness.training.distributed.ranks import Ranks
 from harness.training.member import Member, Metrics
+from harness.training.suspension import suspended_seconds
 from harness.training.teacher import Teacher
 from harness.training.teacher_logits import WrongLogits
 
@@ -138,7 +139,7 @@ class RunRecorder:
         self._last_checkpoint = time.monotonic()
 
     def _write_progress(self, members: dict[str, Member], steps_per_epoch: int) -> None:
-        now = time.monotonic()
+        now = time.monotonic() - suspended_seconds()
         if now - self._last_progress < PROGRESS_SECONDS:
             return
         self._last_progress = now

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 
 import torch
 
+from harness.training.suspension import suspended_seconds
+
 
 class Stopwatch:
-    """The seconds spent in named parts.
+    """The seconds spent in named parts, without those for which the process was suspended.
 
     On CUDA, events mark the parts and ``take`` reads them. Parts of work that is being captured as a graph are not
     timed.
@@ -24,7 +26,9 @@ class Stopwatch:
         """Add the time of the enclosed work to the part ``name``."""
         if self._cuda and torch.cuda.is_current_stream_capturing():
             yield
-        elif self._cuda:
+            return
+        suspended_before = suspended_seconds()
+        if self._cuda:
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
             yield
@@ -34,6 +38,8 @@ class Stopwatch:
             began = time.perf_counter()
             yield
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - began
+        if suspended := suspended_seconds() - suspended_before:
+            self._seconds[name] = self._seconds.get(name, 0.0) - suspended
 
     def take(self) -> dict[str, float]:
         """Return the seconds by part since the last call."""
@@ -42,7 +48,10 @@ class Stopwatch:
         for name, start, end in self._events:
             self._seconds[name] = self._seconds.get(name, 0.0) + start.elapsed_time(end) / 1000
         taken, self._seconds, self._events = self._seconds, {}, []
-        return taken
+        # A suspension may be known only after the part in which it was, and then shortens a later one.
+        if overdrawn := sum(min(0.0, seconds) for seconds in taken.values()):
+            taken[max(taken, key=taken.__getitem__)] += overdrawn
+        return {part: max(0.0, seconds) for part, seconds in taken.items()}
 
 
 class SharedTime:

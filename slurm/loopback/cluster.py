@@ -140,6 +140,12 @@ class Loopback:
         if not processes.alive(self.layout.pid(name)):
             self._spawn_node(name)
 
+    def restart_controller(self) -> None:
+        """End slurmctld and start it again, which brings keys into force that it reads at a start only; jobs go on."""
+        if pid := processes.alive(self.layout.pid("slurmctld")):
+            processes.end([pid], grace=20)
+        self._start_controller()
+
     def stop_accounting(self) -> None:
         """End slurmdbd: sacct fails; the controller continues and sends its accounts later."""
         if pid := processes.alive(self.layout.pid("slurmdbd")):
@@ -235,8 +241,7 @@ class Loopback:
         self._start_slurmdbd()
         self._register_user()
         reservation.release()
-        self._spawn("slurmctld", ["slurmctld", "-D", "-f", str(layout.slurm_conf)])
-        self._wait("slurmctld", lambda: _listens(controller))
+        self._start_controller()
         for name in self.settings.node_names:
             self._spawn_node(name)
         self.wait_for_nodes("idle")
@@ -284,6 +289,10 @@ class Loopback:
     def _start_slurmdbd(self) -> None:
         self._spawn("slurmdbd", ["slurmdbd", "-D"])
         self._wait("slurmdbd", lambda: _listens(self.settings.accounting_port))
+
+    def _start_controller(self) -> None:
+        self._spawn("slurmctld", ["slurmctld", "-D", "-f", str(self.layout.slurm_conf)])
+        self._wait("slurmctld", lambda: _listens(self.settings.controller_port))
 
     def _register_user(self) -> None:
         """Register the user: without an association, jobs are refused or missing from sacct's answers."""

@@ -205,10 +205,10 @@ class ClusterBench(Bench):
     def fraction(self, run_id: str) -> float:
         return self.store.progress(run_id)["fraction"]
 
-    def goes_on(self, run_id: str, before: float) -> None:
-        """Wait for the second attempt's first step and check that it comes after the first attempt's steps."""
-        until(lambda: self.attempts(run_id) == 2)
-        until(lambda: self.store.progress(run_id)["at"] > self.store.attempts(run_id)[1]["at"])
+    def goes_on(self, run_id: str, before: float, attempt: int = 2) -> None:
+        """Wait for the first step of a further attempt and check that it comes after those of the one before."""
+        until(lambda: self.attempts(run_id) == attempt)
+        until(lambda: self.store.progress(run_id)["at"] > self.store.attempts(run_id)[-1]["at"])
         assert self.fraction(run_id) >= before > 0
 
     def slow(self, seconds: float) -> None:

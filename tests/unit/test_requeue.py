@@ -8,6 +8,7 @@ import pytest
 from harness.errors import UserError
 from harness.store.store import Store
 from slurm import commands, entry
+from slurm.containers import REQUEUE_CODE
 
 
 def answers(*values: str | UserError) -> Callable[[str], str]:
@@ -44,7 +45,11 @@ def test_only_a_running_job_is_requeued_and_silence_is_waited_out(
     monkeypatch.setattr(commands, "state_of", state)
     monkeypatch.setattr(commands, "requeue", lambda job_id: (called.append(job_id), requeue(job_id)))
     monkeypatch.setattr(entry, "REQUEUE_PAUSE", 0)
-    entry.requeue("12")
+    monkeypatch.setattr(entry, "which", lambda name: name)
+    assert entry.requeue("12") == 0
+    assert len(called) == calls
+    monkeypatch.setattr(entry, "which", lambda name: None)
+    assert entry.requeue("12") == REQUEUE_CODE, "the job's script, which runs outside of its container, does it"
     assert len(called) == calls
 
 
@@ -52,6 +57,7 @@ def test_a_job_that_slurm_does_not_take_back_ends_with_its_reason(monkeypatch: p
     monkeypatch.setattr(commands, "state_of", answers("RUNNING"))
     monkeypatch.setattr(commands, "requeue", answers(UserError("scontrol: Requested operation is presently disabled")))
     monkeypatch.setattr(entry, "REQUEUE_SECONDS", 0)
+    monkeypatch.setattr(entry, "which", lambda name: name)
     with pytest.raises(UserError, match="presently disabled"):
         entry.requeue("12")
 

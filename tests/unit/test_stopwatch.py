@@ -1,11 +1,15 @@
 """The seconds of a step's parts, on a CPU and, with stand-ins for CUDA's events, on a GPU."""
 
+import signal
+import subprocess
+import sys
 import time
 from typing import ClassVar
 
 import pytest
 import torch
 
+from harness.training import suspension
 from harness.training.stopwatch import SharedStopwatch, SharedTime, Stopwatch
 
 
@@ -84,3 +88,46 @@ def test_overlapping_packs_count_no_second_twice(monkeypatch: pytest.MonkeyPatch
         now = 11.0
     now = 20.0
     assert watches[0].take() == {"data": pytest.approx(1.0)}
+
+
+def test_suspended_time_is_not_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where the suspension is known only in a later, shorter part."""
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    watch = Stopwatch(torch.device("cpu"))
+    with watch.part("data"):
+        now = 100.0
+        monkeypatch.setattr(suspension, "_seconds", 90.0)
+    with watch.part("student"):
+        now = 205.0
+    with watch.part("data"):
+        now = 206.0
+        monkeypatch.setattr(suspension, "_seconds", 190.0)
+    assert watch.take() == {"data": 0.0, "student": pytest.approx(16.0)} and watch.take() == {}
+
+
+def test_a_stopped_process_knows_for_how_long_it_was_suspended() -> None:
+    """A process that has only got a SIGCONT, as SLURM sends one before SIGTERM, was not suspended."""
+    program = (
+        "import sys; from harness.training import suspension as s; s.watch_suspensions()\n"
+        "for line in sys.stdin: import time; time.sleep(0.1); print(s.suspended_seconds(), flush=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], text=True, stdin=-1, stdout=-1)
+    assert process.stdin and process.stdout
+
+    def seconds() -> float:
+        assert process.stdin and process.stdout
+        process.stdin.write("\n")
+        process.stdin.flush()
+        return float(process.stdout.readline())
+
+    assert seconds() == 0
+    process.send_signal(signal.SIGCONT)
+    assert seconds() == 0
+    began = time.monotonic()
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGCONT)
+    stopped = time.monotonic() - began
+    assert seconds() == pytest.approx(stopped, abs=suspension.TICK)
+    process.communicate()

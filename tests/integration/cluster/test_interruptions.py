@@ -2,15 +2,16 @@
 
 import os
 import signal
+import time
 from pathlib import Path
-
-import pytest
 
 from tests.support.bench import Bench, until
 from tests.support.cluster_bench import METHODS, ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
 from tests.support.interruptions import same_end
+from tests.support.preemptions import MODES, Mode, preempt, set_mode
 
 pytestmark = ON_SLURM
+KD = "digits_net_w8 > digits_net_w4 / kd / seed 0"
 
 
 def test_killed_requeued_and_signalled_to_stop(with_teacher: ClusterBench, finished: Bench) -> None:
@@ -63,48 +64,53 @@ def test_the_time_limit(with_teacher: ClusterBench, finished: Bench) -> None:
     )
 
 
-@pytest.mark.parametrize("partition", ["low", "lowcancel"])
-def test_preemption(with_teacher: ClusterBench, finished: Bench, partition: str) -> None:
-    """Preempted jobs resume with PreemptMode REQUEUE and CANCEL, after a warning."""
-    with_teacher.sweep = small(0, **SLOW)
-    with_teacher.profile = {"partition": partition}
-    with_teacher.slow(1)
-    sweep = with_teacher.start("sweep")
-    kd = with_teacher.cells()["kd", 0].run_id
-    until(lambda: with_teacher.mid_run(kd))
-    before = with_teacher.fraction(kd)
-    with_teacher.preempt()
-    with_teacher.goes_on(kd, before)
-    with_teacher.quick()
-    ended(sweep)
-    recorded_once(with_teacher)
-    same_end(with_teacher, finished, *METHODS)
+def test_preemption_in_every_mode(with_teacher: ClusterBench, finished: Bench) -> None:
+    """A preempted job resumes whatever SLURM does with it, with and without a warning.
 
-
-@pytest.mark.parametrize("partition", ["low", "lowcancel"])
-def test_preemption_as_sites_have_it(with_teacher: ClusterBench, finished: Bench, partition: str) -> None:
-    """With SLURM's own parameters a preempted job gets TERM at the start of its grace time, not the signal it asks for.
-
-    If it ended by itself then, SLURM would call it COMPLETED; it puts itself back, whether or not a sweep watches.
+    As many sites have it, a job gets TERM at the start of its grace time, not the signal that it asks for. If it ended
+    by itself then, SLURM would call it COMPLETED; it puts itself back, whether or not a sweep watches.
     """
+    cluster = with_teacher.cluster
     with_teacher.sweep = small(0, **SLOW)
-    with_teacher.profile = {"partition": partition}
+    with_teacher.profile = {"partition": "low"}
     with_teacher.slow(1)
-    with_teacher.cluster.configure(SlurmctldParameters="")
+    assert with_teacher.run("sweep", "--detach").returncode == 0
+    kd, started = with_teacher.cells()["kd", 0].run_id, 1
     try:
-        assert with_teacher.run("sweep", "--detach").returncode == 0
-        kd = with_teacher.cells()["kd", 0].run_id
-        until(lambda: with_teacher.mid_run(kd))
-        before = with_teacher.fraction(kd)
-        with_teacher.preempt()
-        with_teacher.goes_on(kd, before)
+        for mode in MODES:
+            until(lambda: with_teacher.mid_run(kd))
+            before, job = with_teacher.fraction(kd), with_teacher.job_of(kd)
+            if mode.preempt_mode == "SUSPEND":
+                suspended_and_continued(with_teacher, kd, job)
+                continue
+            set_mode(cluster, mode)
+            preempt(cluster, with_teacher.node_of(job))
+            if mode == Mode("CANCEL"):  # SLURM has forgotten the job, and nobody watches
+                until(lambda: with_teacher.states()[KD]["state"] == "preempted")
+                assert len(with_teacher.submissions()) == 1, "SLURM took it back without us"
+                with_teacher.start("sweep")
+            started += 1
+            with_teacher.goes_on(kd, before, started)
     finally:
-        with_teacher.cluster.configure(SlurmctldParameters="preempt_send_user_signal")
+        set_mode(cluster, MODES[0])
     with_teacher.quick()
     until(lambda: with_teacher.store.done_ids() == set(with_teacher.plan().plan.runs))
     recorded_once(with_teacher)
     same_end(with_teacher, finished, *METHODS)
-    assert len(with_teacher.submissions()) == 1, "SLURM took it back without us"
+    assert with_teacher.row(kd)["attempts"] == started == len(MODES)
+
+
+def suspended_and_continued(bench: ClusterBench, run_id: str, job: str) -> None:
+    """Suspend a job, as SLURM does with PreemptMode SUSPEND, and see it continue where it was."""
+    attempt = bench.attempts(run_id)
+    bench.cluster.client("scontrol", "suspend", job)
+    until(lambda: bench.states()[KD]["state"] == "suspended")
+    fraction = bench.fraction(run_id)
+    time.sleep(4)
+    assert bench.fraction(run_id) - fraction < 0.06, "a step that had begun has ended, and no second one"
+    bench.cluster.client("scontrol", "resume", job)
+    until(lambda: bench.fraction(run_id) > fraction + 0.06)
+    assert (bench.attempts(run_id), bench.states()[KD]["state"]) == (attempt, "running")
 
 
 def test_a_node_dies_and_comes_back(with_teacher: ClusterBench, finished: Bench) -> None:

@@ -16,6 +16,7 @@ FORWARDED = [
     signal.SIGTERM,
     signal.SIGUSR1,
     signal.SIGUSR2,
+    signal.SIGTSTP,
     signal.SIGCONT,
 ]
 LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]

@@ -240,7 +240,8 @@ def serve(listener: socket.socket, program: str) -> None:
             except ConnectionResetError:
                 signals = b""
             for s in signals:
-                os.kill(launchers[fd], s)
+                # Without a terminal SIGTSTP is ignored, and the SIGSTOP that SLURM sends next stops the launcher only.
+                os.kill(launchers[fd], signal.SIGSTOP if s == signal.SIGTSTP else s)
             if not signals:  # the launcher was killed, and with it go its process and what that has started
                 pid = launchers.pop(fd)
                 poll.unregister(fd)
