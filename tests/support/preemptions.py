@@ -26,7 +26,7 @@ USER_SIGNAL = "preempt_send_user_signal"
 
 
 class Mode(NamedTuple):
-    """What SLURM does with a preempted job: the partition's PreemptMode, and how it warns the job."""
+    """A way in which SLURM preempts a job: the partition's PreemptMode, and how it warns the job."""
 
     preempt_mode: str
     warning: str = ""  # "signal": by the signal that the job asks for; "TERM"; "": none

@@ -17,6 +17,7 @@ from slurm.array_jobs import ArrayJob, ArrayJobs
 from slurm.backend import backend_of
 from slurm.cluster import Cluster
 from slurm.commands import JobState
+from slurm.job_groups import SlurmJob
 from slurm.queue import Queue, QueuedJob, QueuedRun
 from slurm.refusals import Refusal
 from tests.support.cli import process, run_command
@@ -143,7 +144,8 @@ def test_a_node_on_which_a_job_does_not_begin_is_avoided_for_a_day(
         return early_ends.write_failures(store)
 
     def avoided() -> str:
-        options = cluster._submission(name, cluster.queue.jobs[:1], folder, False, ()).script()
+        jobs = [SlurmJob(cluster.queue.jobs[:1], cluster.profile.resources)]
+        options = cluster._submission(name, jobs, folder, False, ()).script()
         return next((line.partition("=")[2] for line in options.splitlines() if "--exclude=" in line), "")
 
     monkeypatch.setattr("shutil.which", lambda command: command)

@@ -106,6 +106,7 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planned:
     for seed in range(4):
         record(planned, *runs(planned, seed), own=60.0, job=seed, peak_memory_bytes=2 * GB)
     packs = [list(runs(planned, seed)) for seed in range(5)]
+    planned.store.run(packs[3][0]).mkdir(parents=True, exist_ok=True)
     planned.store.add_attempt(packs[3][0], log="log", pid=1, memory_mb=16 * 1024, too_little_mb=8 * 1024)
     ArrayJobs(planned.store).write(ArrayJob("kd-1", "", packs, [], "12"))
     ArrayJobs(planned.store).write(ArrayJob("kd-2", "", [packs[0][1:]], [], "13"))

@@ -15,19 +15,7 @@ from harness.errors import UserError
 from harness.planning import locate
 from harness.spec.schema import Dataset
 from harness.store.store import Store
-
-VALUE: dict[str, Any] = {
-    "format": 1,
-    "dataset": "imagefolder",
-    "version": "0123456789abcdef",
-    "settings": {"max_side": 400, "quality": 90},
-    "source": "fedcba9876543210",
-    "classes": ["ant", "bee"],
-    "train": None,
-    "test": {"file": "val.beton", "images": 2, "per_class_min": 1, "bytes": 3, "counts": {"kept": 2}},
-    "unreadable": [{"file": "val/ant/1.JPEG", "why": "empty file"}],
-    "made_with": {"pillow": "13.0.0"},
-}
+from tests.support.manifests import VALUE
 
 
 @pytest.fixture

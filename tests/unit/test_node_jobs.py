@@ -41,12 +41,12 @@ def test_jobs_of_one_pair_share_nodes() -> None:
     asked = Resources(jobs_per_node=4, cpus_per_task=3, gpus_per_node=4)
     ((on_nodes, _),) = job_groups(jobs, set(), lambda _: asked)
     assert [job.run_ids for job in on_nodes] == [("a0", "a1", "a2", "b0"), ("b1", "b2")]
-    order = on_nodes[1].order(Queue("/store", tuple(jobs), 6, 1, None, {}, "big"))
+    order = on_nodes[1].order(Queue("/store", tuple(jobs), 6, 1, None, {}, "big"), None)
     assert function_of(order) == node_jobs.run
     assert [(job["run_ids"], job["threads"]) for job in jobs_of(order)] == [(("b1",), 3), (("b2",), 3)]
     ((alone, _),) = job_groups(jobs, set(), lambda _: Resources())
     assert [job.run_ids for job in alone] == [job.run_ids for job in jobs], "in the queue's order"
-    assert function_of(alone[0].order(Queue("/store", tuple(jobs), 6, 1, None, {}, "big"))) == entry.run
+    assert function_of(alone[0].order(Queue("/store", tuple(jobs), 6, 1, None, {}, "big"), None)) == entry.run
 
 
 def test_the_plan_counts_a_jobs_share_of_the_node(tmp_path: Path) -> None:

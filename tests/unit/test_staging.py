@@ -12,7 +12,7 @@ import pytest
 
 from slurm import staging
 from tests.support.disks import tmpfs
-from tests.unit.test_manifest import VALUE
+from tests.support.manifests import VALUE
 
 CONTENT = bytes(range(256)) * 40
 
