@@ -52,7 +52,8 @@ def arguments(name: str, *args: object) -> list[str]:
 def run_command(name: str, *args: object) -> CommandResult:
     """Run ``python -m harness.NAME ARGS`` in this process, through the same entry point, see ``arguments``."""
     command = getattr(importlib.import_module(f"harness.{name}"), name)
-    return _called(lambda: app.run_command(command), f"harness.{name}", arguments(name, *args))
+    with mock.patch.object(sys, "executable", executable()):  # its jobs start warm too
+        return _called(lambda: app.run_command(command), f"harness.{name}", arguments(name, *args))
 
 
 def run_module(name: str, *args: object) -> CommandResult:
