@@ -139,7 +139,7 @@ SHIPPED = {
     "all_methods_quick": "c15c1b5d26b692d1",
     "capacity_gap": "84527f9b0651e592",
     "capacity_gap_cpu": "6c5f0cf40c3c8bc1",
-    "cifar100_all_methods_quick": "2b8d6c78644f065a",
+    "cifar100_all_methods_quick": "e1f259df12cd3ebd",
     "cifar100_cpu": "a78ddde5d1683213",
     "cifar100_cross": "ed922fdcd98348f5",
     "cifar100_fsp": "e8e9334682cabba8",
