@@ -45,10 +45,10 @@ def write_failures(store: Store) -> set[str]:
     Runs that may be tried on another node get none: their queue avoids this one from now on.
     """
     array_jobs, failed = ArrayJobs(store), set[str]()
-    if not (noted := array_jobs.read()) or not os.access(store.root, os.W_OK):
+    if not store.root.is_dir() or not os.access(store.root, os.W_OK):
         return failed
     settled = store.done_ids() | store.failed_ids()
-    for array_job in noted:
+    for array_job in array_jobs.read():
         has_open_runs = not settled.issuperset(run_id for run_ids in array_job.packs for run_id in run_ids)
         if not (has_open_runs and array_job.user == commands.user() and array_jobs.is_own(array_job)):
             continue

@@ -50,9 +50,10 @@ def print_results(planned: Planned, contents: "Contents", json_: bool, more: dic
         printed_table.print_comparison(written, planned.store, with_ranks=False)  # the drawing takes their place
         next_steps.print_chart(written)
     else:
+        notes = failed_runs.failure_notes(written, planned.store) if written else []  # read before anything is printed
         print(text or (written and table_folder.table_text(written, table_folder.TABLE)))
-        if written:
-            failed_runs.say_failures(written, planned.store)
+        for note in notes:
+            say(note)
     submissions.say_submissions(planned.store, planned.name, contents.run_ids())
     say(f"Tables (.md, .tex, .csv, .html) and records.parquet: {os.path.relpath(folder)}/")
     if sys.stdout.isatty():

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.console.terminal import say
 from harness.errors import one_line
 from harness.reporting.comparison import Comparison
 from harness.reporting.tables.absences import counted_runs
@@ -39,7 +38,6 @@ class FailedRuns:
             yield f"failed: {one_line(failures[0].cause)} ({shown})"
 
 
-def say_failures(comparison: Comparison, store: Store) -> None:
-    """Print the causes of a comparison's failed runs on stderr, beside a table that cannot hold them."""
-    for note in FailedRuns.of(comparison, store).notes(comparison):
-        say(note)
+def failure_notes(comparison: Comparison, store: Store) -> list[str]:
+    """Return the causes of a comparison's failed runs, to be said on stderr beside a table that cannot hold them."""
+    return list(FailedRuns.of(comparison, store).notes(comparison))

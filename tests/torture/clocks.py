@@ -62,7 +62,7 @@ def _attempts(folder: Path, random: random_numbers.Random) -> Outcome:
     limit, since = random.randint(2, 5), 0
     for number in range(1, 20):
         with _jump(random), contextlib.redirect_stdout(None):
-            entry._fail_after_max_attempts(store, (RUN,), limit, log)
+            entry.fail_after_max_attempts(store, (RUN,), limit, log)
         if (failed := bool(store.failed_ids())) != (since >= limit):
             return Outcome("", f"attempts: {since} of {limit} made, but failed is {failed}")
         if failed or random.random() < 0.1:

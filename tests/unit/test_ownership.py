@@ -18,8 +18,10 @@ from harness.errors import UserError
 from harness.store import files, live_curves, ownership
 from harness.store.locks import Lock, is_locked
 from harness.store.store import Store
-from slurm import cluster, local, snapshot
+from slurm import local, snapshot
+from slurm.profiles import Profile, Resources
 from slurm.queue import Queue, cancelled_file, own_queue_file
+from slurm.submission import Submission
 from tests.support.cli import run_command
 
 PAIR = "{teacher: digits_net_w8, student: digits_net_w4}"
@@ -113,7 +115,7 @@ def test_a_job_whose_code_others_can_write_to_ends_before_python_starts(
     for path in (jobs / "1_submitted.pkl", jobs / "log", code / "harness" / "x.py"):
         path.touch()
     (jobs / "log").chmod(0o666)
-    lines = cluster._private_setup(jobs, code)
+    lines = Submission("s", jobs, 1, Profile(), Resources(), [str(code)], [], "", 1, 1)._private_setup()
     if planted and owned:
         (tmp_path / planted).chmod(0o775)
     elif planted:

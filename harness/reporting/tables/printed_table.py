@@ -8,11 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from harness.console.terminal import say
 from harness.errors import printable
 from harness.reporting import transfer
 from harness.reporting.comparison import Comparison
 from harness.reporting.efficiency import JobClass
-from harness.reporting.failed_runs import FailedRuns, say_failures
+from harness.reporting.failed_runs import FailedRuns, failure_notes
 from harness.reporting.paper.terminal import paper_lines
 from harness.reporting.tables import efficiency, formats, gap, table_folder, terminal, text
 from harness.reporting.tables.terminal import TIED
@@ -31,10 +32,12 @@ def print_table(comparison: Comparison, store: Store, name: str, settings: bool,
     """
     layout, form = name.split(".")
     if form != "terminal":
+        notes = failure_notes(comparison, store)  # read before anything is printed
         sys.stdout.write(formats.title(comparison, form) if titled else "")
         sys.stdout.write(table_folder.table_text(comparison, name))
         sys.stdout.write(formats.settings_markdown(comparison) if settings else "")
-        say_failures(comparison, store)
+        for note in notes:
+            say(note)
         return
     if layout == "table":
         print_comparison(comparison, store)
