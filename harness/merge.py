@@ -33,6 +33,7 @@ def merge(
 
     Exit code: 0 all is there, 1 a run of --into is in training or copied by another process, 2 wrong input.
     """
+    from harness.console.progress import FilesProgress
     from harness.store import compaction, ownership
     from harness.store.store import Store
     from harness.store.store_merge import carry_out, plan_merge
@@ -42,7 +43,8 @@ def merge(
     planned = plan_merge(sources, target)
     if not plan:
         ownership.check_writable([target.root, target.records, target.run("any").parent, target.all_tunings])
-        carry_out(planned)
+        with FilesProgress("runs") as progress:
+            carry_out(planned, progress.tell)
         compaction.compact_if_many(target)
     for line in _lines(planned, plan):
         print(at_words(line, sys.stdout))

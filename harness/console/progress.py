@@ -11,9 +11,9 @@ LINE_SECONDS = 60
 
 
 class FilesProgress(progress.Progress):
-    """Progress on stderr: a bar for each part on a terminal, else a line now and then."""
+    """Progress on stderr: a bar for each part on a terminal, else a line now and then. ``unit``: what files are."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "images") -> None:
         stderr = console()
         super().__init__(
             progress.TextColumn("{task.description}", markup=False),
@@ -25,6 +25,7 @@ class FilesProgress(progress.Progress):
             console=stderr,
             disable=not stderr.is_terminal,
         )
+        self._unit = unit
         self._task_of_part: dict[str, progress.TaskID] = {}
         self._last_line = time.monotonic()
 
@@ -41,8 +42,8 @@ class FilesProgress(progress.Progress):
             self._began, self._before = now, done
             return
         rate = (done - self._before) / max(now - self._began, 1e-9)
-        self.update(self._task_of_part[part], completed=done, rate=f"{rate:,.0f} images/s")
+        self.update(self._task_of_part[part], completed=done, rate=f"{rate:,.0f} {self._unit}/s")
         if self.disable and now - self._last_line > LINE_SECONDS:
             self._last_line = now
             left = duration((total - done) / rate)
-            say(f"{part}: {done:,} of {total:,} images, {rate:,.0f} images/s, about {left} left")
+            say(f"{part}: {done:,} of {total:,} {self._unit}, {rate:,.0f} {self._unit}/s, about {left} left")

@@ -1,6 +1,6 @@
 """The merge of stores: what one takes from others, by the ids of runs. All is read and compared before it writes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import raise_mistakes
@@ -90,8 +90,10 @@ def plan_merge(sources: Sequence[Store], into: Store) -> StoreMerge:
     return StoreMerge(into, merges)
 
 
-def carry_out(merge: StoreMerge) -> None:
+def carry_out(merge: StoreMerge, tell: Callable[[str, int, int], None]) -> None:
     """Write what a merge takes. Repeated after it was cut short, it goes on.
+
+    ``tell`` is called after each run, with its store, the number of runs so far and the number of all.
 
     Raises:
         DiskFull: the disk is full; runs that are not whole have no record.
@@ -99,7 +101,7 @@ def carry_out(merge: StoreMerge) -> None:
     """
     into = merge.into
     for source in merge.sources:
-        there = _take_runs(source, into)
+        there = _take_runs(source, into, tell)
         for run_id in source.weights:
             run_copy.add_weights(source.source, into, run_id, source.records[run_id].weights_sha256)
         for tuning in source.tunings:
@@ -109,9 +111,9 @@ def carry_out(merge: StoreMerge) -> None:
         raise_mistakes(record_agreement.conflicts(both))
 
 
-def _take_runs(source: SourceMerge, into: Store) -> set[str]:
+def _take_runs(source: SourceMerge, into: Store, tell: Callable[[str, int, int], None]) -> set[str]:
     """Copy the runs that are new, and return those of which another process has written the record meanwhile."""
-    there = set[str]()
+    there, seen = set[str](), 0
     for table in record_stream.stream_records(source.source, source.new):
         done = into.done_ids()
         for i, run_id in enumerate(table.column("run_id").to_pylist()):
@@ -119,6 +121,8 @@ def _take_runs(source: SourceMerge, into: Store) -> set[str]:
             if run_id not in done:
                 outcome = run_copy.copy_run(source.source, into, table.slice(i, 1))
             {Outcome.TAKEN: source.taken, Outcome.THERE: there, Outcome.BUSY: source.busy}[outcome].add(run_id)
+            seen += 1
+            tell(str(source.source.root), seen, len(source.new))
     return there
 
 
