@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.spec.optimizers import check_deepspeed
 from harness.spec.own_code import all_own_code
 from harness.spec.science import Science
 from harness.store import files, ownership
@@ -23,11 +21,12 @@ from slurm import (
     dry_run,
     early_ends,
     excluded_nodes,
+    job_checks,
     missing_teachers,
     profiles,
     snapshot,
     submission,
-)  # fmt: skip
+)
 from slurm.array_jobs import ArrayJob, ArrayJobs, by_run, new_name, squeue
 from slurm.earlier_starts import EarlierStarts
 from slurm.job_groups import SlurmJob, job_groups
@@ -259,8 +258,14 @@ class Cluster:
             containers.check_mountable([str(self.store.root), *self.queue.read_paths])
         jobs = [job for job in (job.only(run_ids) for job in self.queue.jobs) if job.runs]
         for job in jobs:
-            self._check_batches(job)
-            self._check_engine(job, sciences)
+            resources = self._resources(job)
+            job_checks.check_batches(job, resources.processes, f"--cluster {self.queue.cluster}")
+            if resources.engine == "deepspeed":
+                of_job = [sciences.get(run.run_id) or self.store.read_science(run.run_id) for run in job.runs]
+                optimizers = (science.recipe.optimizer for science in of_job)
+                job_checks.check_optimizers(optimizers, resources.zero_stage)
+                if not (self.profile.python or self.profile.container):
+                    job_checks.check_installed(f"--cluster {self.queue.cluster}")
         return jobs
 
     def _sciences(self, array: Iterable[SlurmJob], sciences: Mapping[str, Science]) -> list[Science]:
@@ -348,42 +353,6 @@ class Cluster:
     def _resources(self, job: QueuedJob) -> profiles.Resources:
         resources = self.profile.resources_for(job.student, job.teacher)
         return self._earlier.raised(job.run_ids, resources) if self._earlier else resources
-
-    def _check_batches(self, job: QueuedJob) -> None:
-        """Check that every process has an image of every micro-batch, even of an epoch's last and smallest batch.
-
-        Raises:
-            UserError: naming the numbers, before anything is submitted.
-        """
-        if (processes := self._resources(job).processes) == 1:
-            return
-        images, batch = job.train_images, job.batch_size
-        parts = max(run.accumulate for run in job.runs)
-        if (smallest := images % batch or batch) // processes < parts:
-            in_parts = f" and take batches in {parts} parts (`accumulate`)" if parts > 1 else ""
-            raise UserError(
-                f"--cluster {self.queue.cluster}: {processes} processes share a run (`nodes` x `tasks_per_node`)"
-                f"{in_parts}, but the last batch of {images} images in batches of {batch} has {smallest}; use fewer "
-                "processes, or another `batch_size` in the recipe (which makes it another run)"
-            )
-
-    def _check_engine(self, job: QueuedJob, sciences: Mapping[str, Science]) -> None:
-        """Check that the engine is installed here, unless jobs start a Python of their own, and can train the runs.
-
-        Raises:
-            UserError: it is not, or cannot.
-        """
-        resources = self._resources(job)
-        if resources.engine != "deepspeed":
-            return
-        for run in job.runs:
-            science = sciences.get(run.run_id) or self.store.read_science(run.run_id)
-            check_deepspeed(science.recipe.optimizer, resources.zero_stage)
-        if not (self.profile.python or self.profile.container) and find_spec("deepspeed") is None:
-            raise UserError(
-                f"--cluster {self.queue.cluster}: engine deepspeed is not installed here: pip install "
-                "'kd-harness[deepspeed]', or use engine native"
-            )
 
     def _adopt(self) -> None:
         """Settle array jobs without a job id: either sbatch was never reached, or its answer was lost."""

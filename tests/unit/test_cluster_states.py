@@ -3,6 +3,7 @@
 import signal
 import time
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from harness.planning.plan import plan_sweep
 from harness.planning.submit import _named_anywhere
 from harness.store import files
 from harness.store.store import Store
-from slurm import commands, early_ends, entry, excluded_nodes
+from slurm import commands, early_ends, entry, excluded_nodes, job_checks
 from slurm.array_jobs import ArrayJob, ArrayJobs
 from slurm.backend import backend_of
 from slurm.cluster import Cluster
@@ -293,7 +294,7 @@ def test_every_process_needs_an_image_of_the_last_batch(
         with pytest.raises(UserError, match=r"35 processes .* last batch of 1442 images in batches of 64 has 34;"):
             Cluster(queue_file).start()
     else:
-        Cluster(queue_file)._check_batches(packs[0])
+        job_checks.check_batches(packs[0], nodes * tasks, "--cluster c")
 
 
 @pytest.mark.parametrize(("nodes", "refused"), [(8, False), (9, True)])
@@ -301,8 +302,8 @@ def test_every_process_needs_an_image_of_every_micro_batch(
     tmp_path: Path, slurm: Slurm, nodes: int, refused: bool
 ) -> None:
     """Nine processes have three or four of 34 images each, which limits the number of micro-batches."""
-    queue_file, packs = queue_with(tmp_path, f"nodes: {nodes}", "{student: {}, kd: {recipe: {accumulate: 4}}}")
-    check = Cluster(queue_file)._check_batches
+    _, packs = queue_with(tmp_path, f"nodes: {nodes}", "{student: {}, kd: {recipe: {accumulate: 4}}}")
+    check = partial(job_checks.check_batches, processes=nodes, cluster="--cluster c")
     check(packs[0])  # the teacher
     if refused:
         with pytest.raises(UserError, match=r"take batches in 4 parts \(`accumulate`\), but the last batch .* has 34"):
@@ -315,7 +316,7 @@ def test_a_missing_engine_is_reported_before_anything_is_submitted(
     tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue_file, _ = queue_with(tmp_path, "nodes: 2, engine: deepspeed")
-    monkeypatch.setattr("slurm.cluster.find_spec", lambda name: None)
+    monkeypatch.setattr("slurm.job_checks.find_spec", lambda name: None)
     with pytest.raises(
         UserError, match=r"engine deepspeed is not installed here: pip install 'kd-harness\[deepspeed\]'"
     ):
