@@ -14,7 +14,6 @@ from unittest import mock
 import pytest
 import yaml
 
-from slurm.accounting import Allocation, allocations
 from slurm.loopback import Loopback, packages
 from tests.support.bench import SWEEP, USER_METHODS, Bench, until
 from tests.support.cli import PATIENCE
@@ -173,11 +172,6 @@ class ClusterBench(Bench):
         """Return what ``report --efficiency --json`` prints, run in this process."""
         with mock.patch.dict(os.environ, self._process_options()["env"]):
             return json.loads(self.call("report", "--efficiency", "--json").out)
-
-    def allocations(self) -> list[Allocation]:
-        """Return what the accounting says of all starts of submitted jobs that have ended."""
-        with mock.patch.dict(os.environ, self._process_options()["env"]):
-            return allocations(note["job_id"] for note in self.submissions().values())
 
     def node_of(self, job: str) -> str:
         return self.cluster.client("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()

@@ -32,9 +32,8 @@ def test_the_bits_of_a_local_run_and_every_record_once(bench: ClusterBench, fini
     assert (teacher["source"], students["source"], students["starts"]) == ("accounting", "accounting", 2)
     asked = {"time_minutes": 10, "mem_gb": 1.0, "nodes": 1, "processes": 1, "cpus_per_task": 1, "gpus": 0}
     assert students["asked"] == asked and students["ends"] == {}
-    assert 0.1 < students["used"]["most_gb"] < 10 and 0 < students["used"]["mean_cores"] < 1.5
-    peaks = [start.peak_memory for start in bench.allocations()]
-    assert any(peaks), f"from SLURM, which may miss one, and here sees what starts the warm Python: {peaks}"
+    # Of a short job SLURM may know neither; the record knows its memory. The warm Python's time is not the job's.
+    assert 0.1 < students["used"]["most_gb"] < 10 and (students["used"]["mean_cores"] or 0) < 1.5
     seconds = [bench.row(k)["cost_total_s"] for k in bench.plan().plan.runs]
     assert students["used"]["most_minutes"] * 60 > max(seconds) and students["advice"] is None, "two are too few"
 
