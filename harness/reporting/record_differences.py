@@ -21,6 +21,8 @@ _RESULTS = (
     "status", *(f"{when}_{m}" for when in ("last", "best") for m in METRICS), "best_epoch", *schema.FIDELITY_COLUMNS,
     "weights_sha256", *(f"teacher_{m}" for m in METRICS), "teacher_sha256",
 )  # fmt: skip
+# Those that two records of one run have in common: as for a merge of stores.
+_OF_ONE_RUN = tuple(name for name in _RESULTS if name in schema.RESULTS)
 # Different whenever a run is trained again, so that they say nothing about whether stores are equal.
 _COST = ("cost_total_s", *(f"cost_{part}_s" for part in schema.COST_PARTS), "pack_size", "peak_memory_bytes")
 
@@ -97,10 +99,11 @@ def store_differences(first: Store, second: Store) -> StoreDifferences:
     ids = first.done_ids(), second.done_ids()
     both = ids[0] & ids[1]
     # By columns, and rows only where they differ: stores may have 100,000 runs in common.
-    tables = [records.read_records(store, both, (*_NAMES, *_PROVENANCE, *_RESULTS)) for store in (first, second)]
-    other_results = _rows_that_differ(tables, _RESULTS)
+    tables = [records.read_records(store, both, (*_NAMES, *_PROVENANCE, *_OF_ONE_RUN)) for store in (first, second)]
+    other_results = _rows_that_differ(tables, _OF_ONE_RUN)
     changed = tuple(
-        ChangedRecord(_stored_run(pair[0]), _of_columns(*pair, _RESULTS).keys) for pair in _pairs(tables, other_results)
+        ChangedRecord(_stored_run(pair[0]), _of_columns(*pair, _OF_ONE_RUN).keys)
+        for pair in _pairs(tables, other_results)
     )
     return StoreDifferences(
         len(both) - len(changed),

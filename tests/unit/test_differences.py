@@ -248,7 +248,8 @@ def test_stores_differ_in_runs_and_results_and_not_in_provenance(trained: Planne
     assert lines[13:] == ["  host: A here, B elsewhere (2 runs)"]
     facts = json.loads(run_command("diff", "b", "results", "--json").out)
     assert [run["run_id"] for run in facts["only_b"]] == [third] and facts["same"] == 3
-    put_compacted(Store.at(Path("moved")), [copied(trained, k, git_commit="c0ffee") for k in trained.plan.runs])
+    moved = {"git_commit": "c0ffee", "last_agreement": 91.5}  # older records have no fidelity, which is no difference
+    put_compacted(Store.at(Path("moved")), [copied(trained, k, **moved) for k in trained.plan.runs])
     result = run_command("diff", "results", "moved")
     assert result.code == 0 and "git_commit: A x, B c0ffee (5 runs)" in result.out
 
