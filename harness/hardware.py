@@ -1,5 +1,6 @@
 """The machine this process runs on: its cores, processor and GPUs, found without loading any GPU library."""
 
+import ctypes
 import os
 import platform
 import re
@@ -46,6 +47,15 @@ def gpus() -> list[str]:
         return list(takewhile(lambda name: name.isdigit() or name.startswith(("GPU-", "MIG-")), names))
     devices = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
     return sorted(filter(str.isdigit, devices), key=int)
+
+
+def has_driver() -> bool:
+    """Return whether the library of NVIDIA's driver can be loaded, as CUDA does."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def gpu_name() -> str | None:

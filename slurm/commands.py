@@ -2,8 +2,9 @@
 
 import os
 import pwd
+import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from harness.errors import UserError
@@ -100,6 +101,20 @@ def requeue(job_id: str) -> None:
     Of an array's last task, SLURM_JOB_ID is the array's own number, which would mean all its tasks: name it as 12_3.
     """
     _output("scontrol", "requeue", job_id)
+
+
+def exclude(names: Container[str], nodes: Iterable[str]) -> None:
+    """Let this user's pending jobs of these names avoid nodes too.
+
+    Raises:
+        UserError: SLURM does not answer or refuses.
+    """
+    # %x: the nodes that they avoid. A pending part of an array is one job: 12_[3-9%2], of which 2 may run at once.
+    lines = _output("squeue", "--me", "--noheader", "--states=PENDING", "--format=%i|%j|%x").splitlines()
+    for job_id, name, excluded in (line.split("|", 2) for line in lines):
+        if name in names:
+            avoided = ",".join(filter(None, [excluded, *nodes]))
+            _output("scontrol", "update", f"jobid={re.sub('%[0-9]+', '', job_id)}", f"ExcNodeList={avoided}")
 
 
 def _is_known(name: str) -> bool:

@@ -5,38 +5,17 @@ Python cannot say so, and not every cluster has accounting. So the job's script 
 
 import os
 import re
-import shlex
 from collections.abc import Sequence, Set
 from pathlib import Path
 
 from harness.store import files
 from harness.store.store import Store
-from slurm import commands, environment
+from slurm import commands
 from slurm.array_jobs import ArrayJobs, queue_file_of
 from slurm.excluded_nodes import exclude_node, excluded_nodes
+from slurm.script_end import EXIT_CODE
 
-# Of an array's last task, SLURM_JOB_ID is the number of the whole array.
-_SET_JOB = 'kd_job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"'
-JOB_IN_SHELL = '"$kd_job"'
-# A job that is being cancelled is not.
-IS_RUNNING_IN_SHELL = f'[ "$(squeue --noheader --jobs={JOB_IN_SHELL} --format=%T)" = RUNNING ]'
-_NOTE = "_exit_code"
 _OF_SLURM = re.compile(r"(srun|slurmstepd\S*): ")  # lines that say no more than that the process has ended
-
-
-def note_in_shell(folder: Path, restarts: int, most_excluded: int = 0) -> list[str]:
-    """Return shell lines with which a job that ends by itself, with an error, notes its exit code in its folder.
-
-    Beside it stand the job's node, and how many nodes its queue may avoid. A process that was killed by a signal is
-    started again instead, this often.
-    """
-    note = f"{shlex.quote(str(folder))}/{JOB_IN_SHELL}{_NOTE}"
-    by_itself = f'[ $code -lt 128 ] || [ "${{SLURM_RESTART_COUNT:-0}}" -ge {restarts} ]'
-    noting = (
-        f"code=$?; if [ $code -gt 0 ] && {{ {by_itself}; }} && {environment.UNSET_IN_SHELL} "
-        f"&& {IS_RUNNING_IN_SHELL}; then echo $code $SLURMD_NODENAME {most_excluded} > {note}; fi"
-    )
-    return [_SET_JOB, f"rm -f {note}", f"trap {shlex.quote(noting)} EXIT"]
 
 
 def write_failures(store: Store) -> set[str]:
@@ -61,7 +40,7 @@ def write_failures(store: Store) -> set[str]:
 
 def _exit_codes(folder: Path) -> dict[str, Path]:
     """Return job (12, 12_3) -> the file that holds its exit code."""
-    return {path.name.removesuffix(_NOTE): path for path in files.entries(folder, f"*{_NOTE}")}
+    return {path.name.removesuffix(EXIT_CODE): path for path in files.entries(folder, f"*{EXIT_CODE}")}
 
 
 def _fail(store: Store, name: str, run_ids: Sequence[str], settled: Set[str], task: str, note: Path) -> set[str]:
@@ -73,7 +52,8 @@ def _fail(store: Store, name: str, run_ids: Sequence[str], settled: Set[str], ta
     if failed:
         log_end = files.tail(log) if log.exists() else ""
         code, *place = note.read_text().split()
-        cause = f"its job {task} ended before any run began, with exit code {code}{_reason(log_end)}"
+        on_node = f" on {place[0]}" if place else ""
+        cause = f"its job {task} ended{on_node} before any run began, with exit code {code}{_reason(log_end)}"
         if len(place) == 2 and _exclude(
             queue_file_of(store, name), place[0], int(place[1]), cause.removeprefix("its ")
         ):

@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from shutil import which
@@ -14,14 +15,14 @@ from typing import Any
 
 from harness.console.terminal import escape_output
 from harness.errors import UserError
-from harness.hardware import gpus
+from harness.hardware import gpus, has_driver
 from harness.store import files
 from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
 from harness.training.distributed import rendezvous
 from harness.training.job_order import JobOrder
 from harness.training.suspension import watch_suspensions
-from slurm import out_of_memory, staging
+from slurm import left_nodes, out_of_memory, staging
 from slurm.containers import REQUEUE_CODE
 from slurm.imports import without_garbage_collection
 
@@ -77,18 +78,23 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
         from harness.training.distributed.ranks import LostRank
         from harness.training.job import run_job  # not before: a job may be killed for its memory right here
 
-    note_missing_gpus()
+    leads = job.global_rank == 0
+    if not has_usable_gpus():
+        exit_codes.append(1)
+        return
+    if leads:
+        left_nodes.note_begin(log)
     # A grace time may be shorter than the start of a run, to its first step. Several processes agree on a stop later.
     stopped = signals and job.num_tasks == 1
     try:
-        finished = not stopped and run_job(
-            job_order, lambda: bool(signals), log, began, out_of_memory.asked_memory(log)
-        )
+        with left_nodes.excluding(store, log) if leads else nullcontext():
+            finished = not stopped and run_job(
+                job_order, lambda: bool(signals), log, began, out_of_memory.asked_memory(log)
+            )
     except LostRank:
         traceback.print_exc()
         sys.stdout.flush()
         os._exit(LOST_RANK_CODE)
-    leads = job.global_rank == 0
     exit_codes.append(requeue(job.job_id) if leads and not finished else 0)
     if leads and finished:
         tell(store, job)
@@ -103,15 +109,20 @@ def tell(store: Store, job: Any) -> None:
     tell(queue_file_of(store, Path(job.paths.folder).name), why_blocked_in_slurm)
 
 
-def note_missing_gpus() -> None:
-    """Say in the log that this job trains on the CPU though SLURM gave it a GPU; its records name the processor."""
+def has_usable_gpus() -> bool:
+    """Return whether torch can use the GPUs that SLURM gave this job, if any; the log says where it cannot.
+
+    Without NVIDIA's driver, as on a cluster for trials, the job trains on the CPU; its records name the processor.
+    """
     import torch
 
-    if gpus() and not torch.cuda.is_available():
-        given = os.environ.get("CUDA_VISIBLE_DEVICES", "all of this machine")
-        print(
-            f"warning: SLURM gave this job GPUs ({given}), but torch cannot use them: training on the CPU", flush=True
-        )
+    if not gpus() or torch.cuda.is_available():
+        return True
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "all of this machine")
+    problem = f"SLURM gave this job GPUs ({given}), but torch cannot use them"
+    broken = has_driver()
+    print(f"error: {problem}" if broken else f"warning: {problem}: training on the CPU", flush=True)
+    return not broken
 
 
 def requeue(job_id: str) -> int:

@@ -10,6 +10,9 @@ _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
 _PREFIXES = ("SLURM", "SINFO", "SQUEUE", "SACCT", "SCANCEL", "SCONTROL", "SBATCH", "SRUN", "SALLOC")
 # The same for a shell line that calls squeue and scontrol in a job, whose other variables of SLURM srun needs.
 UNSET_IN_SHELL = "unset ${!SQUEUE_*} ${!SCONTROL_*} SLURM_CLUSTERS SLURM_BITSTR_LEN"
+# The number of a job, 12 or 12_3. Of an array's last task, SLURM_JOB_ID is the number of the whole array.
+SET_JOB_IN_SHELL = 'kd_job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"'
+JOB_IN_SHELL = '"$kd_job"'
 
 
 def query_environment() -> dict[str, str]:

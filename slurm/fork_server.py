@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.store.log_streams import open_log_streams
-from slurm.entry import STOPPING, note_missing_gpus, note_signals
+from slurm.entry import STOPPING, has_usable_gpus, note_signals
 from slurm.imports import without_garbage_collection
 from slurm.module_command import module_command
 from slurm.snapshot import CHECKOUT, PACKAGES
@@ -116,8 +116,8 @@ def _run_job(answers: int, order: dict[str, Any], log: str, gpu: str | None) -> 
     np.random.seed()  # jobs would draw the same numbers; Python's own generator is seeded at a fork
     signals = note_signals()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-    if "SLURM_JOB_ID" in os.environ:
-        note_missing_gpus()
+    if "SLURM_JOB_ID" in os.environ and not has_usable_gpus():
+        sys.exit(1)
     if not run_job(JobOrder.from_json(order), lambda: bool(signals), log, began):
         sys.exit(STOPPED)
 

@@ -20,7 +20,7 @@ from harness.phrases import plural
 from harness.store import files
 from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
-from slurm import entry, out_of_memory, staging
+from slurm import entry, left_nodes, out_of_memory, staging
 from slurm.fork_server import STOPPED, ForkServer
 from slurm.oom_kills import oom_kills
 
@@ -66,7 +66,10 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     _note_memory(Path(job.paths.stdout), store, members)
     with ThreadPoolExecutor(1) as teller:
         node = _Node(store, members, max_attempts, signals, lambda: entry.tell(store, job), teller)
-        exit_code = 0 if node.train() else entry.requeue(job.job_id)
+        left_nodes.note_begin(str(job.paths.stdout))
+        with left_nodes.excluding(store, str(job.paths.stdout)):
+            finished = node.train()
+        exit_code = 0 if finished else entry.requeue(job.job_id)
     if node.errors:
         raise RuntimeError(f"{plural(len(node.errors), 'job')} ended with an error: see {', '.join(node.errors)}")
     exit_codes.append(exit_code)

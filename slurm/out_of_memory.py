@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.store import files
-from slurm.early_ends import JOB_IN_SHELL
+from slurm.environment import JOB_IN_SHELL
 
 # What a job's log says, with cgroups and without, when SLURM has killed a process for its memory.
 _WORDS = ("oom-kill", "oom_kill", "exceeded memory limit", "exceeded job memory limit", "out of memory")

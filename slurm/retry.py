@@ -34,8 +34,8 @@ class Retry(Closed):
 
     time_minutes: Factor = Field(None, description="factor on the time limit of a job that it ended")
     max_time_minutes: int | None = Field(None, ge=1, description="the longest time limit that a job then asks for")
-    exclude_nodes: int = Field(
-        0, ge=0, le=20, description="nodes that a sweep avoids at most, where its jobs do not begin"
+    exclude_nodes: int | None = Field(
+        None, ge=0, le=20, description="nodes that a sweep avoids at most, where its jobs end at once"
     )
 
     @model_validator(mode="after")
@@ -59,6 +59,11 @@ class Retry(Closed):
             if self.max_mem_gb and mem_gb > self.max_mem_gb:
                 yield "max_mem_gb", f"{self.max_mem_gb:g} GB is less than the {mem_gb:g} GB of `resources`"
                 return
+
+    @property
+    def most_left(self) -> int:
+        """The number of nodes that a job leaves at most, where it ended at once while others work elsewhere."""
+        return 2 if self.exclude_nodes is None else self.exclude_nodes
 
     def memory_after(self, mem_gb: float) -> float:
         """Return the memory to ask for after this much was too little; as much where it is at the limit."""

@@ -14,10 +14,12 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.store import ownership
-from slurm import containers, early_ends, environment, out_of_memory, sbatch_variables
+from slurm import containers, environment, sbatch_variables
 from slurm.node_paths import in_shell
 from slurm.profiles import Profile, Resources
 from slurm.refusals import Refusal
+from slurm.retry import Retry
+from slurm.script_end import ScriptEnd
 
 
 def check_path(folder: Path) -> None:
@@ -92,8 +94,8 @@ class Submission:
         further = {k: v for k, v in options.items() if v is not False}
         if self.dependency:  # besides the profile's own
             further["dependency"] = ",".join(filter(None, [str(further.get("dependency", "")), self.dependency]))
-        if self.excluded_nodes:
-            further["exclude"] = ",".join(filter(None, [str(further.get("exclude", "")), *self.excluded_nodes]))
+        if self._excluded:
+            further["exclude"] = ",".join(self._excluded)
         srun_args = [
             "--kill-on-bad-exit=1",  # when one process is lost, end the others, which would wait for it
             "--open-mode=append",  # a requeued job's log says why
@@ -121,45 +123,31 @@ class Submission:
             stderr_to_stdout=True,
             wckey=None,  # submitit's own, which sites that track them refuse
             setup=[
-                *early_ends.note_in_shell(self.folder, self.restarts, self._most_excluded),
-                *(out_of_memory.count_in_shell(self.folder) if self._more_memory else []),
+                *self._end().lines(),
                 *self._private_setup(),
                 *profile.setup,
                 *self._staging_setup(),
             ],
-            teardown=[self._requeue_killed()],
             additional_parameters=further,
             **{k: v for k, v in optional.items() if v is not None},
         )
         return executor
 
-    @property
-    def _most_excluded(self) -> int:
-        """The number of nodes that jobs may avoid. Which of several nodes is to blame for a job's end is not known."""
-        return self.profile.retry.exclude_nodes if self.profile.retry and self.resources.nodes == 1 else 0
-
-    @property
-    def _more_memory(self) -> list[float]:
-        """The memory that further starts ask for, in GB, if one after the other runs out of it."""
-        retry, mem_gb = self.profile.retry, self.resources.mem_gb
-        return retry.memory_steps(mem_gb)[1:] if retry and mem_gb else []
-
-    def _requeue_killed(self) -> str:
-        """Return a shell line that puts a job back into the queue whose process could not.
-
-        It was killed (for its memory, say), or is in a container without SLURM's commands.
-        """
-        requeue = f"scontrol requeue {early_ends.JOB_IN_SHELL}"
-        if self._more_memory:  # SLURM ends a requeued job's script by SIGTERM
-            requeue = (
-                f"trap '' TERM; {requeue} && {{ {out_of_memory.raise_in_shell(self.folder, self._more_memory)}; }}"
-            )
-        return (
-            f"code=$?; if [ $code -ge 128 ] && {environment.UNSET_IN_SHELL} "
-            f"&& {{ [ $code -eq {containers.REQUEUE_CODE} ] || [ ${{SLURM_RESTART_COUNT:-0}} -lt {self.restarts} ]; }} "
-            f"&& {early_ends.IS_RUNNING_IN_SHELL}; "
-            f"then {requeue}; fi; exit $code"
+    def _end(self) -> ScriptEnd:
+        retry, mem_gb = self.profile.retry or Retry(), self.resources.mem_gb
+        on_one_node = self.resources.nodes == 1  # else it is not known which of them is to blame
+        return ScriptEnd(
+            self.folder,
+            restarts=self.restarts,
+            further_memory=retry.memory_steps(mem_gb)[1:] if mem_gb else [],
+            most_left=retry.most_left if on_one_node else 0,
+            most_excluded=(retry.exclude_nodes or 0) if on_one_node else 0,
+            excluded=self._excluded,
         )
+
+    @property
+    def _excluded(self) -> list[str]:
+        return [*filter(None, [str(self.profile.sbatch.get("exclude") or "")]), *self.excluded_nodes]
 
     def _python(self, folder: str) -> str:
         """Return the command that starts Python in a job, which begins in this folder."""

@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from harness.hardware import gpus
+from slurm import entry
 
 UUID = "GPU-8f5c1c2e-7a61-4b1f-9d0e-3a1f0d6c9b11"
 MIG = "MIG-5d2c7e9a-1f0b-5c3d-8e7f-6a5b4c3d2e1f"
@@ -19,6 +21,19 @@ MIG = "MIG-5d2c7e9a-1f0b-5c3d-8e7f-6a5b4c3d2e1f"
 def test_gpus_are_those_that_cuda_sees(monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpus() == expected
+
+
+@pytest.mark.parametrize(("given", "driver", "usable"), [("0", True, False), ("0", False, True), ("", True, True)])
+def test_a_job_does_not_train_on_the_cpu_for_want_of_a_gpu_that_has_a_driver(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: str, driver: bool, usable: bool
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    monkeypatch.setattr(entry, "has_driver", lambda: driver)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert entry.has_usable_gpus() == usable
+    problem = f"SLURM gave this job GPUs ({given}), but torch cannot use them"
+    says = f"warning: {problem}: training on the CPU\n" if usable else f"error: {problem}\n"
+    assert capsys.readouterr().out == (says if given else "")
 
 
 SHOW = """

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -102,7 +103,8 @@ def test_jobs_that_end_before_python_starts_fail_with_their_log(bench: ClusterBe
             failure
             and failure.kind == "killed"
             and re.fullmatch(
-                r"its job \d+_[01] ended before any run began, with exit code 127: .*/no/such/python.*", failure.cause
+                r"its job \d+_[01] ended on node\d before any run began, with exit code 127: .*/no/such/python.*",
+                failure.cause,
             )
         ), failure
         assert "Exited with exit code 127" in failure.details
@@ -115,6 +117,33 @@ def test_jobs_that_end_before_python_starts_fail_with_their_log(bench: ClusterBe
     recorded_once(bench)
     avoided = "nodes that this sweep avoids for a day: node1 (job "
     assert avoided in rerun.stderr and "with exit code 3: no such module)" in rerun.stderr
+
+
+def test_a_node_that_ends_jobs_at_once_is_left_while_others_work(bench: ClusterBench) -> None:
+    """The job goes on elsewhere. Those that wait meanwhile avoid the node, once it is known that the job is not bad."""
+    bench.sweep = {
+        **small(0, 1),
+        "methods": {"kd": {}},
+        "pairs": [
+            {"teacher": f"digits_net_{t}", "student": f"digits_net_{s}"} for t, s in (("w8", "w4"), ("w4", "w8"))
+        ],
+    }
+    visits = bench.folder / "visits"
+    broken = f'if [ "$SLURMD_NODENAME" = node1 ]; then echo "$kd_job" >> {visits}; exit 3; fi'
+    bench.profile, bench.sbatch = {"setup": broken}, {"exclusive": True}
+    result = bench.run("sweep")
+    assert result.returncode == 0, result.stderr
+    recorded_once(bench)
+    visitors, runs = visits.read_text().split(), bench.plan().plan.runs
+    logs = {k: Path(bench.store.attempts(k)[-1]["log"]) for k in runs}
+    jobs = {k: log.name.removesuffix("_0_log.out") for k, log in logs.items()}
+    (teacher,) = (k for k, run in runs.items() if run.science.teacher is None and jobs[k] in visitors)
+    students = {jobs[k] for k in runs if bench.row(k)["teacher_run"] == teacher}
+    assert len(students) == 2 and not students & set(visitors), "they waited for the teacher that has left the node"
+    avoided = f"node1 (job {jobs[teacher]} ended there at once, with exit code 3, and works elsewhere)"
+    assert f"nodes that this sweep avoids for a day: {avoided}\n" in result.stderr
+    left = "ended at once on node1, while other jobs work elsewhere: so will the next start"
+    assert left in logs[teacher].read_text()
 
 
 @pytest.mark.parametrize("end", ["timed out", "preempted"])
