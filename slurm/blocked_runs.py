@@ -10,7 +10,7 @@ from slurm import array_jobs
 from slurm.commands import JobState
 from slurm.queue import Queue
 
-HELD = ("held", "hold", "neversatisfied")  # in SLURM's reasons, in lower case
+HELD = ("held", "hold", "neversatisfied", "badconstraints")  # in SLURM's reasons, in lower case
 
 
 class Jobs(Protocol):

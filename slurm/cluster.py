@@ -320,7 +320,8 @@ class Cluster:
                 if len(jobs) > 1 or self._jobs_of_user or refusal.is_shared:  # else waiting does not help
                     raise
             # The note stays: if only sbatch's answer was lost, the next start adopts the jobs.
-            raise UserError(f"--cluster {self.queue.cluster}: sbatch refused: {refusal}") from None
+            avoided = f"; {note}" if (note := excluded_nodes.excluded_nodes_text([self.queue_file])) else ""
+            raise UserError(f"--cluster {self.queue.cluster}: sbatch refused: {refusal}{avoided}") from None
         self._array_jobs.write(array_job)
         for i, job in enumerate(jobs):
             self._live |= {k: commands.JobState(array_job.task(i), name, "PENDING", "None") for k in job.run_ids}

@@ -168,6 +168,7 @@ NEVER = ("pending", "Dependency, job 8")
     ("teacher", "restarts", "why"),
     [
         (("pending", "JobHeldUser, job 7"), True, "held by SLURM: JobHeldUser"),
+        (("pending", "BadConstraints, job 7"), False, "held by SLURM: BadConstraints"),
         (("pending", "launch failed requeued held, job 7"), False, "held by SLURM: launch failed requeued held"),
         (("pending", "Priority, job 7"), False, ""),
         (("running", "job 7"), False, ""),
