@@ -23,7 +23,7 @@ STRICT = {
 def cluster() -> Iterator[Loopback]:
     base = Path(tempfile.mkdtemp(prefix="kd-"))  # short, because paths of unix sockets are limited
     try:
-        with Loopback.up(base / "c", nodes=4, extra={"MaxArraySize": str(ARRAY), **STRICT}, gpus=2) as running:
+        with Loopback.up(base / "c", nodes=4, extra={"MaxArraySize": str(ARRAY), **STRICT}, gpus=4) as running:
             yield running
     finally:
         shutil.rmtree(base, ignore_errors=True)

@@ -9,46 +9,49 @@ from tests.support.cluster_bench import ON_SLURM, SLOW, ClusterBench
 from tests.support.interruptions import same_end
 
 pytestmark = ON_SLURM
+SEEDS = range(4)
 
 
-def test_two_jobs_on_one_node(with_teacher: ClusterBench, finished: Bench) -> None:
+def test_four_jobs_on_one_node(with_teacher: ClusterBench, finished: Bench) -> None:
     bench = with_teacher
     bench.sweep = {
         **SWEEP,
         "methods": {"bad": {"use": f"{USER_METHODS}:Raises"}, "kd": {}, **SLOW},
-        "seeds": [0, 1],
+        "seeds": list(SEEDS),
     }
     (bench.folder / "raise-at").write_text("1")
-    bench.profile = {"resources": {"jobs_per_node": 2, "gpus_per_node": 2, "mem_gb": 4}}
+    bench.profile = {"resources": {"jobs_per_node": 4, "gpus_per_node": 4, "mem_gb": 7}}
     bench.slow(1)
     sweep = bench.run("sweep", "--detach")
-    assert sweep.returncode == 0 and "2 packs, 2 jobs at a time, up to 2 on a node" in sweep.stderr, sweep.stderr
-    killed, other = (bench.cells()["kd", seed].run_id for seed in (0, 1))
-    until(lambda: bench.mid_run(killed) and bench.mid_run(other))
+    assert sweep.returncode == 0 and "4 packs, 4 jobs at a time, up to 4 on a node" in sweep.stderr, sweep.stderr
+    trained = [bench.cells()["kd", seed].run_id for seed in SEEDS]
+    killed, other = trained[:2]
+    until(lambda: all(map(bench.mid_run, trained)))
     assert [note["packs"] for note in bench.submissions().values()] == [
-        [[c.run_id for seed in (0, 1) for c in bench.plan().plan.cells if c.seed == seed]]
+        [[c.run_id for seed in SEEDS for c in bench.plan().plan.cells if c.seed == seed]]
     ]
-    (job,) = {bench.job_of(killed), bench.job_of(other)}
+    (job,) = set(map(bench.job_of, trained))
     ((cores, gpus),) = bench.jobs("%C|%b")
-    assert (cores, gpus.split(":")[-1]) == ("2", "2")
+    assert (cores, gpus.split(":")[-1]) == ("4", "4")
     assert {row["state"] for label, row in bench.states().items() if "/ slow /" in label} == {"running"}
 
     before = {k: bench.fraction(k) for k in (killed, other)}
     os.kill(bench.store.attempts(killed)[-1]["pid"], signal.SIGKILL)
     bench.goes_on(killed, before[killed])
-    assert bench.attempts(other) == 1, "its neighbour was not disturbed"
+    assert {bench.attempts(k) for k in trained[1:]} == {1}, "its neighbours were not disturbed"
     bench.cluster.client("scancel", "--signal=USR2", job)
     bench.goes_on(other, before[other])
     until(lambda: bench.attempts(killed) == 3)
     assert bench.job_of(killed) == job and len(bench.submissions()) == 1
     bench.quick()
-    until(lambda: len(bench.store.done_ids()) == 5 and not bench.jobs_left())
-    for seed in (0, 1):
-        same_end(bench, finished, "kd", seed=seed)
+    until(lambda: len(bench.store.done_ids()) == 1 + 2 * len(SEEDS) and not bench.jobs_left())
+    for seed in SEEDS:
+        if ("kd", seed) in finished.cells():
+            same_end(bench, finished, "kd", seed=seed)
         assert bench.attempts(bench.cells()["bad", seed].run_id) == 1
         failure = bench.store.failure(bench.cells()["bad", seed].run_id)
         assert failure and failure.kind == "code"
-    logs = [Path(bench.store.attempts(k)[-1]["log"]) for k in (killed, other)]
-    assert [log.name for log in logs] == [f"{job}_1_log.out", f"{job}_2_log.out"]
-    assert [f"SLURM gave this job GPUs ({gpu})" in log.read_text() for gpu, log in enumerate(logs)] == [True, True]
+    logs = [Path(bench.store.attempts(k)[-1]["log"]) for k in trained]
+    assert [log.name for log in logs] == [f"{job}_{number}_log.out" for number in (1, 2, 3, 4)]
+    assert all(f"SLURM gave this job GPUs ({gpu})" in log.read_text() for gpu, log in enumerate(logs))
     assert bench.states_of(job) >= {"COMPLETED"}
