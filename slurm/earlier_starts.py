@@ -12,10 +12,11 @@ from harness.store.store import Store
 from slurm import accounting
 from slurm.accounting import Allocation
 from slurm.array_jobs import ArrayJob
+from slurm.out_of_memory import megabytes
 from slurm.profiles import Resources
 from slurm.retry import Retry
 
-_GB = 1024**3
+_MB, _GB = 1024**2, 1024**3
 
 
 @dataclass(frozen=True)
@@ -64,3 +65,22 @@ class EarlierStarts:
                     had = max(resources.mem_gb, (start.memory or 0) / _GB)
                     mem_gb = max(mem_gb, retry.memory_after(had))
         return resources.model_copy(update={"time_minutes": minutes, "mem_gb": mem_gb})
+
+    def too_little(self, run_ids: Iterable[str], asked: Resources) -> dict[str, int]:
+        """Return the most minutes and MB that were too little for starts of these runs and are less than ``asked``.
+
+        These are the keys of an attempt's note, as far as they are known.
+        """
+        minutes, amounts = set[int](), set[int]()
+        for run_id in run_ids if self.retry else ():
+            amounts |= {attempt.get("too_little_mb", 0) for attempt in self.store.attempts(run_id)}
+            for start in self.ended.get(run_id, ()):
+                if start.state == "TIMEOUT":
+                    minutes.add((start.limit_seconds or 0) // 60)
+                if start.state == "OUT_OF_MEMORY":
+                    amounts.add((start.memory or 0) // _MB)
+        most = {
+            "too_few_minutes": max((m for m in minutes if m < asked.time_minutes), default=0),
+            "too_little_mb": max((mb for mb in amounts if mb < megabytes(asked.mem_gb or 0)), default=0),
+        }
+        return {key: amount for key, amount in most.items() if amount}

@@ -21,7 +21,7 @@ from harness.store.store import Store
 from harness.training.distributed import rendezvous
 from harness.training.job_order import JobOrder
 from harness.training.suspension import watch_suspensions
-from slurm import out_of_memory, staging
+from slurm import attempt_notes, out_of_memory, staging
 from slurm.containers import REQUEUE_CODE
 from slurm.imports import without_garbage_collection
 
@@ -73,6 +73,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     if job_order.stage and job_order.data:
         staged = staging.stage(Path(job_order.data), job_order.stage, lambda: bool(signals))
         job_order = replace(job_order, data=str(staged))
+    job_order = replace(job_order, asked=attempt_notes.asked_at_start(job_order.asked, log))
     with without_garbage_collection():
         from harness.training.distributed.ranks import LostRank
         from harness.training.job import run_job  # not before: a job may be killed for its memory right here
@@ -81,9 +82,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     # A grace time may be shorter than the start of a run, to its first step. Several processes agree on a stop later.
     stopped = signals and job.num_tasks == 1
     try:
-        finished = not stopped and run_job(
-            job_order, lambda: bool(signals), log, began, out_of_memory.asked_memory(log)
-        )
+        finished = not stopped and run_job(job_order, lambda: bool(signals), log, began)
     except LostRank:
         traceback.print_exc()
         sys.stdout.flush()

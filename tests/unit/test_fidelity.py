@@ -161,7 +161,7 @@ def test_tables_have_the_columns_if_records_do() -> None:
     old_header, new_header = (text.splitlines()[0].removesuffix(",seeds_to_tell") for text in (old_csv, new_csv))
     assert new_header.startswith(old_header) and "train_kl_t4_std" in new_header
     assert "agreement" not in old_csv and not old.has_fidelity and compared.has_fidelity
-    named = comparisons.name_rows(old.contents, old.contents.cells, rows.slice(6), old.has_fidelity)
+    named = comparisons.name_rows(old.contents, old.contents.cells, rows.slice(6), FIDELITY_COLUMNS)
     assert not set(FIDELITY_COLUMNS) & set(named.schema.names)
     data = comparisons.comparison_dict(compared)["rows"]
     assert data[1]["fidelity"]["last_agreement"] == {"mean": 81.0, "std": pytest.approx(2**0.5), "n": 2}
