@@ -1,4 +1,4 @@
-"""What a job of SLURM asks for, as the notes of its runs' attempts say it: part at submission, part at each start."""
+"""The notes of attempts on what a job of SLURM asked for: part is known at its submission, part at each start."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any

@@ -68,7 +68,7 @@ def _of_attempt(attempt: dict[str, Any]) -> Iterator[str]:
         yield f"retried with {_gigabytes(memory)} GB after running out of memory with {_gigabytes(too_little)}"
     minutes, too_few = attempt.get("minutes", 0), attempt.get("too_few_minutes", 0)
     if minutes > too_few > 0:
-        yield f"retried with {minutes} minutes after {too_few} were too few"
+        yield f"retried with {minutes} minutes after {too_few} {'was' if too_few == 1 else 'were'} too few"
     if nodes := attempt.get("avoided_nodes"):
         yield f"retried {_OTHER_NODE}{', '.join(nodes)}"
 

@@ -148,6 +148,9 @@ def test_status_reports_how_a_job_ended(bench: ClusterBench, end: str) -> None:
     of_last = ("sacct", "-X", "--noheader", f"--jobs={last}", "--format=TimelimitRaw")
     until(lambda: bench.cluster.client(*of_last).split() == [str(minutes)] * 2)  # the accounting lags
     assert all(bench.attempts(k) == 2 == bench.row(k)["attempts"] for k in runs)
+    # The limit that ended them is the one that this test has set.
+    retries = ["retried with 15 minutes after 1 was too few"] if end == "timed out" else []
+    assert [bench.row(k)["retries"] for k in runs] == [retries, retries]
 
 
 @pytest.mark.parametrize("left", [WEIGHTS // 2, 0], ids=["weights", "everything"])
@@ -188,6 +191,7 @@ def test_a_job_that_runs_out_of_memory_asks_for_more(bench: ClusterBench) -> Non
     until(lambda: not bench.jobs_left())
     recorded_once(bench)
     assert bench.store.attempts(run)[-1]["too_little_mb"] == 460
+    assert bench.row(run)["retries"] == ["retried with 1.1 GB after running out of memory with 0.45"]
     (name,) = bench.submissions()
     ((log_file,)) = (bench.store.jobs / name).glob("*_log.out")
     assert "460 MB were too little: the next start asks for 1126 MB" in log_file.read_text()
