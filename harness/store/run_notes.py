@@ -28,7 +28,7 @@ def _checked_attempt(value: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(value.get(key), str):
             raise ValueError(f"{key}: expected text, found {shorten(value.get(key))}")
     for key in ("pid", "memory_mb", "too_little_mb", "minutes", "too_few_minutes"):
-        if type(value.get(key, 0)) is not int:
+        if type(value.get(key, 0)) is not int or not _is_number(value.get(key, 0)):
             raise ValueError(f"{key}: expected an integer, found {shorten(value[key])}")
     nodes = value.get("avoided_nodes", [])
     if not (isinstance(nodes, list) and all(isinstance(node, str) and _NODE.fullmatch(node) for node in nodes)):

@@ -122,6 +122,9 @@ def check(table: pa.Table) -> None:
             raise ValueError(f"{name}: not a date")
         if name == "versions" and not all(map(_are_versions, pc.unique(column).to_pylist())):
             raise ValueError("versions: expected JSON, a text for each package")
+    for name in columns.keys() & {"warnings", "retries"}:
+        if pc.list_flatten(columns[name]).null_count:
+            raise ValueError(f"{name}: an entry without a text")
     if "science" in columns:
         for run_id, text in zip(columns["run_id"].to_pylist(), columns["science"].to_pylist(), strict=True):
             if identity.of_text(text) != run_id:

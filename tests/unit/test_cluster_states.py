@@ -87,11 +87,12 @@ def test_status_without_a_file_shows_jobs_of_a_cluster(
     cluster.store.add_attempt("aaaa", log="log", pid=1, memory_mb=1536, too_little_mb=1024)
     cluster.store.run("bbbb").mkdir()
     cluster.store.add_attempt("bbbb", log="log", pid=1, minutes=480, too_few_minutes=240, avoided_nodes=["node1"])
-    for wrong in ({"avoided_nodes": "node1"}, {"avoided_nodes": ["node1\n"]}, {"minutes": 1.5}):
+    for wrong in ({"avoided_nodes": "node1"}, {"avoided_nodes": ["node1\n"]}, {"minutes": 1.5}, {"memory_mb": 10**400}):
         cluster.store.add_attempt("bbbb", log="log", pid=1, **wrong)
     damaged = capsys.readouterr().err
     assert damaged.count("avoided_nodes: expected a list of nodes' names, found ") == 2, damaged
     assert "attempts.jsonl:4: damaged: minutes: expected an integer, found 1.5; left out" in damaged
+    assert "attempts.jsonl:5: damaged: memory_mb: expected an integer, found 1000" in damaged
     shown = run_command("status", "--results", cluster.store.root)
     head, *runs = shown.out.splitlines()
     assert head.startswith("sweep: 2 pending, 1 node failed; started ") and "science.json" in shown.err

@@ -216,4 +216,11 @@ def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int)
         records.read_records(store, [run_id])
 
 
+def test_a_record_whose_lists_have_no_texts_is_named(tmp_path: Path) -> None:
+    store, run_id = Store(tmp_path), invented_id(0)
+    records.write_record(store, row(run_id, 60.0, 61.0, retries=["retried", None]))
+    with pytest.raises(UserError, match=f"{run_id}.*retries: an entry without a text"):
+        records.read_records(store, [run_id])
+
+
 # with a store --------------------------------------------------------------------------------------------------------
