@@ -304,7 +304,7 @@ class Cluster:
         with ownership.writable_by_owner_alone():
             folder.mkdir()  # for the pickles, which are code
         stage = self.profile.stage.data if self.profile.stage else None
-        orders = [job.order(self.queue, stage) for job in jobs]
+        orders = [job.order(self.queue, stage, self._earlier) for job in jobs]
         array_job = ArrayJob(name, str(folder), [list(job.run_ids) for job in jobs], orders)
         self._array_jobs.write(array_job)
         own_files = _own_files(self._sciences(jobs, {}))

@@ -13,7 +13,7 @@ from harness.store.store import Store
 from slurm import commands
 from slurm.array_jobs import ArrayJobs, queue_file_of
 from slurm.excluded_nodes import exclude_node, excluded_nodes
-from slurm.script_end import EXIT_CODE
+from slurm.script_end import EXIT_CODE, LEFT
 
 _OF_SLURM = re.compile(r"(srun|slurmstepd\S*): ")  # lines that say no more than that the process has ended
 
@@ -57,6 +57,8 @@ def _fail(store: Store, name: str, run_ids: Sequence[str], settled: Set[str], ta
         if len(place) == 2 and _exclude(
             queue_file_of(store, name), place[0], int(place[1]), cause.removeprefix("its ")
         ):
+            with open(note.parent / f"{task}{LEFT}", "a") as left:
+                print(place[0], code, file=left)
             failed = set()
         kind = "disk" if files.names_full_disk(log_end) else "killed"
         for run_id in sorted(failed):

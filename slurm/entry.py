@@ -22,7 +22,7 @@ from harness.store.store import Store
 from harness.training.distributed import rendezvous
 from harness.training.job_order import JobOrder
 from harness.training.suspension import watch_suspensions
-from slurm import left_nodes, out_of_memory, staging
+from slurm import attempt_notes, left_nodes, out_of_memory, staging
 from slurm.containers import REQUEUE_CODE
 from slurm.imports import without_garbage_collection
 
@@ -74,6 +74,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     if job_order.stage and job_order.data:
         staged = staging.stage(Path(job_order.data), job_order.stage, lambda: bool(signals))
         job_order = replace(job_order, data=str(staged))
+    job_order = replace(job_order, asked=attempt_notes.asked_at_start(job_order.asked, log))
     with without_garbage_collection():
         from harness.training.distributed.ranks import LostRank
         from harness.training.job import run_job  # not before: a job may be killed for its memory right here
@@ -88,9 +89,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     stopped = signals and job.num_tasks == 1
     try:
         with left_nodes.excluding(store, log) if leads else nullcontext():
-            finished = not stopped and run_job(
-                job_order, lambda: bool(signals), log, began, out_of_memory.asked_memory(log)
-            )
+            finished = not stopped and run_job(job_order, lambda: bool(signals), log, began)
     except LostRank:
         traceback.print_exc()
         sys.stdout.flush()

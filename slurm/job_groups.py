@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.spec.teacher_order import teacher_levels
+from slurm.attempt_notes import asked_at_submission
+from slurm.earlier_starts import EarlierStarts
 from slurm.node_order import node_order
 from slurm.profiles import Resources
 from slurm.queue import Queue, QueuedJob, QueuedRun
@@ -30,11 +32,19 @@ class SlurmJob:
         """The packs that one process trains at most."""
         return max(job.packs for job in self.jobs)
 
-    def order(self, queue: Queue, stage: str | None) -> dict[str, Any]:
-        """Return what the job is told to do, as plain values. ``stage``: the folder of a node to copy the data to."""
+    def order(self, queue: Queue, stage: str | None, earlier: EarlierStarts | None = None) -> dict[str, Any]:
+        """Return what the job is told to do, as plain values.
+
+        ``stage``: the folder of a node to copy the data to; ``earlier``: the starts of its runs that have ended.
+        """
         asked = self.resources
         given: dict[str, Any] = {"threads": asked.cpus_per_task, "engine": asked.engine, "zero_stage": asked.zero_stage}
-        orders = [replace(queue.order(job.run_ids), stage=stage, **given) for job in self.jobs]
+        orders = [
+            replace(
+                queue.order(job.run_ids), stage=stage, asked=asked_at_submission(asked, earlier, job.run_ids), **given
+            )
+            for job in self.jobs
+        ]
         plain = [order.to_json() for order in orders]
         return node_order(plain, asked.jobs_per_node) if asked.jobs_per_node > 1 else plain[0]
 

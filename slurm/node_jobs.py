@@ -21,6 +21,7 @@ from harness.store import files
 from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
 from slurm import entry, left_nodes, out_of_memory, staging
+from slurm.attempt_notes import asked_at_start
 from slurm.fork_server import STOPPED, ForkServer
 from slurm.oom_kills import oom_kills
 
@@ -57,6 +58,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
 
     job = submitit.JobEnvironment()
     devices, orders = gpus(), _staged(order["jobs"], signals)
+    orders = [{**each, "asked": asked_at_start(each.get("asked", {}), str(job.paths.stdout))} for each in orders]
     folder, store = Path(job.paths.folder), Store(Path(orders[0]["store"]))
     members = [
         # Beside this process's own log, which is number 0.

@@ -12,7 +12,7 @@ from harness.planning.plan import Planned
 from harness.reporting.efficiency import Asked, JobUse
 from harness.spec.lines import grouped
 from harness.store import records
-from harness.store.run_notes import memory_retry
+from harness.store.run_notes import last_retry
 from slurm import accounting
 from slurm.accounting import Allocation
 from slurm.array_jobs import ArrayJob, ArrayJobs
@@ -151,7 +151,7 @@ def _recorded_use(planned: Planned, rows: Sequence[Mapping[str, Any]], seconds: 
 def _plan_facts(planned: Planned, run_ids: Collection[str]) -> dict[str, Any]:
     """Return what the plan of a job's runs and the notes of their attempts tell."""
     sciences = [planned.plan.runs[k].science for k in run_ids]
-    retries = (memory_retry(planned.store.attempts(k)) for k in run_ids)
+    retries = (last_retry(planned.store.attempts(k)) for k in run_ids)
     return {
         "student": sciences[0].student,
         "teacher": next((science.teacher_model for science in sciences if science.teacher), None),

@@ -10,7 +10,7 @@ from harness.console.terminal import duration
 from harness.errors import printable
 from harness.phrases import plural
 from harness.planning.queues import OpenQueue
-from harness.store.run_notes import memory_retry
+from harness.store.run_notes import last_retry
 from harness.store.store import Store
 from slurm.queue import WAITS_IN_ITS_JOB
 
@@ -55,7 +55,7 @@ class RunStates:
             row |= store.progress(run_id)
         if requeued := started - (state in TRAINING):
             row["requeued"] = max(0, requeued)
-        if retry := memory_retry(attempts):
+        if retry := last_retry(attempts):
             row["retry"] = retry
         return row
 

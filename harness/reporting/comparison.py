@@ -40,7 +40,7 @@ _NUMBERS = (  # read for every run
 )
 _SIZES = ("student_parameters", "evaluated_parameters")  # of a line's first run, as they do not change with the seed
 _SETS = ("train_size", "evaluated_on", "evaluated_size")  # of a sweep's first run
-_COLUMNS = ("run_id", *_NUMBERS, "warnings", "science", *_SIZES, *_SETS)  # of the records
+_COLUMNS = ("run_id", *_NUMBERS, "warnings", "retries", "science", *_SIZES, *_SETS)  # of the records
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,7 @@ class Comparison:
     sciences: Mapping[Line, str] = field(default_factory=dict)  # the text of one run's science, see ``science``
     ranking: Ranking | None = None
     reference: str | None = None  # the entry that ``to_reference`` is the difference to
+    retries: Mapping[str, int] = field(default_factory=dict)  # what runs were retried with -> the number of runs
 
     @property
     def has_fidelity(self) -> bool:
@@ -229,7 +230,8 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
     for pair, of_pair in pairs.items():
         rows += _pair_rows(contents, {line: lines[line] for line in of_pair}, runs, teachers[pair], reference)
     sets: dict[str, Any] = {name: table.column(name)[0].as_py() if len(table) else None for name in _SETS}
-    comparison = Comparison(contents, tuple(rows), **sets, sciences=sciences, reference=reference)
+    retries = Counter(pc.list_flatten(table.column("retries")).to_pylist())
+    comparison = Comparison(contents, tuple(rows), **sets, sciences=sciences, reference=reference, retries=retries)
     scores = {p: {row.method: list(row.by_seed.values()) for row in of_p} for p, of_p in comparison.pairs().items()}
     return replace(comparison, ranking=ranking(scores, contents.baseline))
 
@@ -315,8 +317,8 @@ def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
     return name_rows(contents, cells, table.take(pa.array([position[c.run_id] for c in cells], pa.int64())))
 
 
-def name_rows(contents: Contents, cells: Sequence[Cell], rows: pa.Table, with_fidelity: bool = True) -> pa.Table:
-    """Return records with the sweep's names before them. ``rows``: the records of these cells, in their order."""
+def name_rows(contents: Contents, cells: Sequence[Cell], rows: pa.Table, without: Sequence[str] = ()) -> pa.Table:
+    """Return the records of cells, in their order, with the sweep's names before them and ``without`` some columns."""
     names = {
         "sweep": [contents.name for _ in cells],
         "pair_teacher": [c.teacher for c in cells],
@@ -324,9 +326,7 @@ def name_rows(contents: Contents, cells: Sequence[Cell], rows: pa.Table, with_fi
         "entry": [c.method for c in cells],
     }
     foreign = set(METRICS) - set(contents.task.metrics)
-    rows = rows.drop_columns([f"{what}_{metric}" for what in ("last", "best", "teacher") for metric in foreign])
-    if not with_fidelity:
-        rows = rows.drop_columns(FIDELITY_COLUMNS)
+    rows = rows.drop_columns([f"{what}_{m}" for what in ("last", "best", "teacher") for m in foreign] + [*without])
     for i, (name, values) in enumerate(names.items()):
         rows = rows.add_column(i, pa.field(name, pa.string()), pa.array(values, pa.string()))
     return rows

@@ -45,7 +45,7 @@ class JobUse:
     starts: int
     ends: Counter[str]  # SLURM's state -> number of its starts that ended so; without COMPLETED
     source: str  # accounting or records
-    retry: str = ""  # that it was tried with more memory, and how much
+    retry: str = ""  # what it was tried again with, and why
 
 
 class Advice(NamedTuple):

@@ -1,12 +1,15 @@
 """The forms of the notes that a job keeps in the folder of its run: progress and attempts."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
 from harness.errors import shorten
 
+_OTHER_NODE = "on another node than "
+_NODE = re.compile(r"[\w.-]+")
 _COUNTED = ("epoch", "epochs", "fraction", "seconds_left")  # of a progress, whose other numbers are scores
 
 
@@ -24,9 +27,12 @@ def _checked_attempt(value: dict[str, Any]) -> dict[str, Any]:
     for key in ("log", "host"):
         if not isinstance(value.get(key), str):
             raise ValueError(f"{key}: expected text, found {shorten(value.get(key))}")
-    for key in ("pid", "memory_mb", "too_little_mb"):
-        if type(value.get(key, 0)) is not int:
+    for key in ("pid", "memory_mb", "too_little_mb", "minutes", "too_few_minutes"):
+        if type(value.get(key, 0)) is not int or not _is_number(value.get(key, 0)):
             raise ValueError(f"{key}: expected an integer, found {shorten(value[key])}")
+    nodes = value.get("avoided_nodes", [])
+    if not (isinstance(nodes, list) and all(isinstance(node, str) and _NODE.fullmatch(node) for node in nodes)):
+        raise ValueError(f"avoided_nodes: expected a list of nodes' names, found {shorten(nodes)}")
     if not _is_number(value.get("at", 0.0)):
         raise ValueError("at: expected a number")
     return value
@@ -40,10 +46,32 @@ Progress = Annotated[dict[str, Any], AfterValidator(_checked_progress)]
 Attempt = Annotated[dict[str, Any], AfterValidator(_checked_attempt)]
 
 
-def memory_retry(attempts: Sequence[dict[str, Any]]) -> str:
-    """Return that a run was tried with more memory, and with how much; empty where it was not."""
-    for attempt in reversed(attempts):
-        asked, too_little = attempt.get("memory_mb", 0), attempt.get("too_little_mb", 0)
-        if asked > too_little > 0:
-            return f"retried with {asked / 1024:.3g} GB after running out of memory with {too_little / 1024:.3g}"
-    return ""
+def retry_texts(attempts: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what a run's starts asked for that earlier ones had not, and why, each once and in order."""
+    return list(dict.fromkeys(text for attempt in attempts for text in _of_attempt(attempt)))
+
+
+def last_retry(attempts: Sequence[dict[str, Any]]) -> str:
+    """Return the texts of the last start that has any, in one line; empty where none has."""
+    each = (retry_texts([attempt]) for attempt in reversed(attempts))
+    return "; ".join(next(filter(None, each), []))
+
+
+def without_nodes(text: str) -> str:
+    """Return a text of ``retry_texts`` without the names of nodes."""
+    return text.partition(_OTHER_NODE)[0] + "on another node" if _OTHER_NODE in text else text
+
+
+def _of_attempt(attempt: dict[str, Any]) -> Iterator[str]:
+    memory, too_little = attempt.get("memory_mb", 0), attempt.get("too_little_mb", 0)
+    if memory > too_little > 0:
+        yield f"retried with {_gigabytes(memory)} GB after running out of memory with {_gigabytes(too_little)}"
+    minutes, too_few = attempt.get("minutes", 0), attempt.get("too_few_minutes", 0)
+    if minutes > too_few > 0:
+        yield f"retried with {minutes} minutes after {too_few} {'was' if too_few == 1 else 'were'} too few"
+    if nodes := attempt.get("avoided_nodes"):
+        yield f"retried {_OTHER_NODE}{', '.join(nodes)}"
+
+
+def _gigabytes(megabytes: int) -> str:
+    return f"{round(megabytes / 1024, 2):g}"

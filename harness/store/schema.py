@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -10,14 +11,15 @@ from harness.errors import shorten
 from harness.spec import identity
 from harness.spec.tasks import METRICS
 
-SCHEMA_VERSION = 8
-_COLUMNS_VERSION = 6  # from here on, rows lack nothing but columns that are null
+SCHEMA_VERSION = 9
+_COLUMNS_VERSION = 6  # from here on, rows lack nothing but ``YOUNGER_COLUMNS``
 COST_PARTS = ("data", "teacher", "student", "method", "evaluation", "first_stage")
 
 # What a classifier's logits tell beside its metrics: agreement with its teacher in %, KL(teacher || student) in nats at
 # temperatures 1 and 4, calibration error in %; "train": of training images as they are evaluated
 FIDELITY = ("agreement", "kl_t1", "kl_t4", "ece")
 FIDELITY_COLUMNS = (*(f"last_{m}" for m in FIDELITY), "train_top1", *(f"train_{m}" for m in FIDELITY))
+YOUNGER_COLUMNS = (*FIDELITY_COLUMNS, "retries")
 
 _METRICS = [pa.field(f"{when}_{m}", pa.float64()) for when in ("last", "best") for m in METRICS]
 _COSTS = [pa.field(f"cost_{part}_s", pa.float64()) for part in COST_PARTS]
@@ -70,6 +72,7 @@ SCHEMA = pa.schema(
         pa.field("processes", pa.int64()),
         pa.field("host", pa.string()),
         pa.field("attempts", pa.int64()),
+        pa.field("retries", pa.list_(pa.string())),  # what attempts asked for that earlier ones had not, and why
         pa.field("started_at", pa.timestamp("us", tz="UTC")),
         pa.field("finished_at", pa.timestamp("us", tz="UTC")),
     ]
@@ -81,7 +84,7 @@ PROVENANCE = frozenset(
     {
         *(f"cost_{part}_s" for part in (*COST_PARTS, "total")), "schema_version", "pack_size", "peak_memory_bytes",
         "git_commit", "git_dirty", "versions", "hardware", "threads", "processes", "host", "attempts",
-        "started_at", "finished_at",
+        "retries", "started_at", "finished_at",
     }
 )  # fmt: skip
 # What two records of one run have in common. The fidelity follows from the weights, and older records have none.
@@ -119,6 +122,9 @@ def check(table: pa.Table) -> None:
             raise ValueError(f"{name}: not a date")
         if name == "versions" and not all(map(_are_versions, pc.unique(column).to_pylist())):
             raise ValueError("versions: expected JSON, a text for each package")
+    for name in columns.keys() & {"warnings", "retries"}:
+        if pc.list_flatten(columns[name]).null_count:
+            raise ValueError(f"{name}: an entry without a text")
     if "science" in columns:
         for run_id, text in zip(columns["run_id"].to_pylist(), columns["science"].to_pylist(), strict=True):
             if identity.of_text(text) != run_id:
@@ -147,12 +153,17 @@ def has_columns(version: int) -> bool:
     return _COLUMNS_VERSION <= version <= SCHEMA_VERSION
 
 
-def add_younger_columns(table: pa.Table, columns: Collection[str] = FIDELITY_COLUMNS) -> pa.Table:
+def add_younger_columns(table: pa.Table, columns: Collection[str] = YOUNGER_COLUMNS) -> pa.Table:
     """Add those of the ``columns`` that came last and that rows of an older version lack."""
     names = table.schema.names
-    missing = [name for name in FIDELITY_COLUMNS if name in columns and name not in names]
-    nulls = [pa.nulls(len(table), pa.float64())] * len(missing)
-    return pa.Table.from_arrays([*table.columns, *nulls], [*names, *missing]) if missing else table
+    missing = [name for name in YOUNGER_COLUMNS if name in columns and name not in names]
+    added = [_no_retries(len(table)) if name == "retries" else pa.nulls(len(table), pa.float64()) for name in missing]
+    return pa.Table.from_arrays([*table.columns, *added], [*names, *missing]) if missing else table
+
+
+def _no_retries(rows: int) -> pa.Array:
+    """Return an empty list for each row; from offsets, as a list of lists takes a hundred times as long."""
+    return pa.ListArray.from_arrays(pa.array(np.zeros(rows + 1, np.int32)), pa.array([], pa.string()))
 
 
 def upgrade(table: pa.Table) -> pa.Table:
@@ -174,7 +185,8 @@ def _add_columns(table: pa.Table) -> pa.Table:
 
     After version 1 came the first stage's cost; after 2 ``evaluated_on`` (before, it was always the test set, whose
     size had another name); after 3 ``evaluated_parameters``; after 4 the method's warnings; after 5 the metrics of
-    detectors, and a teacher's metrics other than top-1; after 7 the fidelity, which ``add_younger_columns`` adds.
+    detectors, and a teacher's metrics other than top-1; after 7 the fidelity, and after 8 the retries, which
+    ``add_younger_columns`` adds.
     """
     if "test_size" in table.schema.names:
         table = table.rename_columns({"test_size": "evaluated_size"})

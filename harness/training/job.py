@@ -7,7 +7,7 @@ own data order, teacher's forward passes, random numbers and checkpoints: a run 
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -69,7 +69,6 @@ def run_job(
     should_stop: Callable[[], bool] = lambda: False,
     log: str = "",
     began: float | None = None,
-    asked: Mapping[str, int] = {},  # noqa: B006
 ) -> bool:
     """Train the job's runs that have no record yet and that no other process is training.
 
@@ -77,7 +76,7 @@ def run_job(
     returned; else, the return value is True.
     Several processes that call this with the same ``order`` and torchrun's variables train the runs together.
     ``log`` is the file that this process prints to; ``began`` the ``time.monotonic()`` at which it started, if not
-    just now; ``asked`` what it asked a scheduler for, which the notes of its attempts repeat.
+    just now.
 
     Raises:
         LostRank: another rank is gone; the runs resume from their checkpoints when all ranks are started again.
@@ -99,7 +98,7 @@ def run_job(
                 try:
                     sciences = _read_sciences(store, run_ids, ranks, log)
                     if sciences:
-                        _Packs(order, store, sciences, threads, stop, ranks, log, started, asked).train()
+                        _Packs(order, store, sciences, threads, stop, ranks, log, started).train()
                 except TeacherNotReady as e:
                     print(f"not trained now: {e}", flush=True)
                 except Exception as error:
@@ -192,7 +191,6 @@ class _Packs:
     ranks: Ranks
     log: str
     started: JobStart
-    asked: Mapping[str, int]
     device: torch.device = field(init=False)
     task: Task = field(init=False)
     source: Source = field(init=False)
@@ -261,7 +259,7 @@ class _Packs:
         for k in self._of_seed(seed) if self.ranks.rank == 0 else ():
             if k not in self._attempts:
                 self._attempts[k] = self.store.add_attempt(
-                    k, log=self.log, pid=os.getpid(), threads=self.threads, **self.asked
+                    k, log=self.log, pid=os.getpid(), threads=self.threads, **self.order.asked
                 )
 
     def _fail_pack(self, seed: int, error: Exception) -> None:

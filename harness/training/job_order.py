@@ -1,6 +1,6 @@
 """A job's order: all that the submitter passes to a job, as plain JSON. Imports no torch."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -25,6 +25,7 @@ class JobOrder:
     zero_stage: int = 0  # of engine deepspeed
     keep_best: bool = False  # whether the weights of a run's best epoch are kept too
     stage: str | None = None  # a folder of the node, with its variables, to which the data are copied first
+    asked: dict[str, Any] = field(default_factory=dict)  # of a scheduler: keys of an attempt's note
 
     def to_json(self) -> dict[str, Any]:
         """Return the order as plain values."""

@@ -21,6 +21,7 @@ from harness.errors import UserError
 from harness.models.checkpoints import WeightsError
 from harness.spec.tasks import METRICS
 from harness.store import checksums, files, live_curves, provenance, records
+from harness.store.run_notes import retry_texts
 from harness.store.schema import COST_PARTS, FIDELITY_COLUMNS
 from harness.store.store import Store
 from harness.training import checkpoint
@@ -229,6 +230,7 @@ class RunRecorder:
             "processes": self.ranks.world_size,
             "host": os.uname().nodename,
             "attempts": self.attempts[run_id],
+            "retries": retry_texts(self.store.attempts(run_id)),
             "started_at": self.started.started_at(),
             "finished_at": self.started.finished_at(),
         }

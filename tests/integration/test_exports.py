@@ -216,6 +216,9 @@ def test_nothing_in_it_names_a_place_or_a_user(finished: Bench, bench: Bench, tm
     rows = rows.set_column(at, rows.schema.field(at), [["node7.secret.org"]])
     at = rows.schema.get_field_index("warnings")
     rows = rows.set_column(at, rows.schema.field(at), pa.array([["no /secret/cache"]], rows.schema.field(at).type))
+    at = rows.schema.get_field_index("retries")
+    retries = pa.array([["retried on another node than secret1", "retried with 2 GB"]], rows.schema.field(at).type)
+    rows = rows.set_column(at, rows.schema.field(at), retries)
     bench.store.record(run_id).write_bytes(records.file_content(rows.replace_schema_metadata()))
     bench.command("report")
     file, name = bench.folder / "sweep.yaml", f"pairs.0.teacher_weights.file={weights}"
@@ -233,6 +236,7 @@ def test_nothing_in_it_names_a_place_or_a_user(finished: Bench, bench: Bench, tm
         for name in secret:
             assert name.encode() not in content, (path, name)
     assert (folder / "sweep.yaml").read_text().startswith("# of old.yaml, see log\n")
+    assert "Retried: on another node (1 run), with 2 GB (1 run)." in next(folder.glob("tables/*/table.md")).read_text()
     resolved = yaml.safe_load((folder / "resolved.yaml").read_text())
     assert resolved["note"].endswith("and at exp")
     assert resolved["pairs"][0]["teacher_weights"]["file"] == "teacher.safetensors"

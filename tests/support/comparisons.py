@@ -48,6 +48,7 @@ def row(run_id: str, last: float | None, best: float | None, **more: Any) -> dic
         "evaluated_on": "test",
         "evaluated_size": 355,
         "warnings": [],
+        "retries": [],
         "versions": "{}",
         "science": TEXTS.get(run_id, "x"),
         "student_parameters": 7,

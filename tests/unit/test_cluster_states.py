@@ -78,18 +78,29 @@ def test_pending_and_running(cluster: Cluster, slurm: Slurm) -> None:
     assert slurm.users == {"alice", commands.user()}
 
 
-def test_status_without_a_file_shows_jobs_of_a_cluster(cluster: Cluster, slurm: Slurm) -> None:
+def test_status_without_a_file_shows_jobs_of_a_cluster(
+    cluster: Cluster, slurm: Slurm, capsys: pytest.CaptureFixture[str]
+) -> None:
     slurm.queued = [JobState("7_0", NAME, "PENDING", "Priority"), JobState("7_1", NAME, "PENDING", "Dependency")]
     slurm.accounted = [JobState("7_2", NAME, "NODE_FAIL", "None")]
     cluster.store.run("aaaa").mkdir(parents=True)
     cluster.store.add_attempt("aaaa", log="log", pid=1, memory_mb=1536, too_little_mb=1024)
+    cluster.store.run("bbbb").mkdir()
+    cluster.store.add_attempt("bbbb", log="log", pid=1, minutes=480, too_few_minutes=240, avoided_nodes=["node1"])
+    for wrong in ({"avoided_nodes": "node1"}, {"avoided_nodes": ["node1\n"]}, {"minutes": 1.5}, {"memory_mb": 10**400}):
+        cluster.store.add_attempt("bbbb", log="log", pid=1, **wrong)
+    damaged = capsys.readouterr().err
+    assert damaged.count("avoided_nodes: expected a list of nodes' names, found ") == 2, damaged
+    assert "attempts.jsonl:4: damaged: minutes: expected an integer, found 1.5; left out" in damaged
+    assert "attempts.jsonl:5: damaged: memory_mb: expected an integer, found 1000" in damaged
     shown = run_command("status", "--results", cluster.store.root)
     head, *runs = shown.out.splitlines()
     assert head.startswith("sweep: 2 pending, 1 node failed; started ") and "science.json" in shown.err
     assert runs == [
         "  aaaa  pending  s / student  Priority, job 7_0, requeued 1 time, "
         "retried with 1.5 GB after running out of memory with 1",
-        "  bbbb  pending  s / student  Dependency, job 7_1",
+        "  bbbb  pending  s / student  Dependency, job 7_1, requeued 1 time, "
+        "retried with 480 minutes after 240 were too few; retried on another node than node1",
     ]
 
 

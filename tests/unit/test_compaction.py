@@ -25,7 +25,7 @@ from harness.reporting.tables import digests, table_folder
 from harness.store import checksums, compaction, generations, records
 from harness.store.generations import INDEX
 from harness.store.locks import Lock
-from harness.store.schema import FIDELITY_COLUMNS, SCHEMA, SCHEMA_VERSION
+from harness.store.schema import SCHEMA, SCHEMA_VERSION, YOUNGER_COLUMNS
 from harness.store.store import Store
 from tests.support.cli import run_command
 from tests.support.comparisons import SWEEP, invented_id, row
@@ -206,7 +206,7 @@ def test_records_and_parts_of_an_older_version_are_upgraded(store: Store) -> Non
     folder = store.all_runs.resolve()
     index = json.loads((folder / INDEX).read_text())
     for path in (*(folder / name for name in index["parts"]), store.record(ids(6)[0])):
-        pq.write_table(of_version(3, path).drop_columns(["warnings", "evaluated_parameters"]), path)
+        pq.write_table(of_version(3, path).drop_columns(["warnings", "retries", "evaluated_parameters"]), path)
     (folder / INDEX).write_text(json.dumps({"parts": index["parts"], "schema_version": 3}))
     older = {"warnings": [], "schema_version": 3}
     expected = [r | (older if r["run_id"] in ids(*range(7)) else {}) for r in before]
@@ -217,15 +217,16 @@ def test_records_and_parts_of_an_older_version_are_upgraded(store: Store) -> Non
 
 
 def test_parts_from_before_the_last_columns_are_read(store: Store) -> None:
-    """Only the columns that are asked for are read, and the younger ones are null."""
+    """Only the columns that are asked for are read, and the younger ones are null, or an empty list."""
     index = store.all_runs.resolve() / INDEX
     listed = json.loads(index.read_text())
     for path in (store.all_runs.resolve() / name for name in listed["parts"]):
-        pq.write_table(of_version(6, path).drop_columns(FIDELITY_COLUMNS), path)
+        pq.write_table(of_version(6, path).drop_columns(YOUNGER_COLUMNS), path)
     index.write_text(json.dumps({"parts": listed["parts"], "schema_version": 6}))
-    columns = ["run_id", "last_top1", "train_ece", "dataset"]
+    columns = ["run_id", "last_top1", "train_ece", "retries", "dataset"]
     table = records.read_records(store, store.done_ids(), columns)
     assert table.schema.names == columns and table.column("train_ece").null_count == len(table)
+    assert table.column("retries").to_pylist() == [[]] * len(table)
     assert records.read_records(store, store.done_ids()).schema.equals(SCHEMA)
 
 

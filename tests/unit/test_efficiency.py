@@ -107,7 +107,8 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planned:
         record(planned, *runs(planned, seed), own=60.0, job=seed, peak_memory_bytes=2 * GB)
     packs = [list(runs(planned, seed)) for seed in range(5)]
     planned.store.run(packs[3][0]).mkdir(parents=True, exist_ok=True)
-    planned.store.add_attempt(packs[3][0], log="log", pid=1, memory_mb=16 * 1024, too_little_mb=8 * 1024)
+    asked = {"memory_mb": 16 * 1024, "too_little_mb": 8 * 1024, "minutes": 60, "too_few_minutes": 30}
+    planned.store.add_attempt(packs[3][0], log="log", pid=1, **asked)
     ArrayJobs(planned.store).write(ArrayJob("kd-1", "", packs, [], "12"))
     ArrayJobs(planned.store).write(ArrayJob("kd-2", "", [packs[0][1:]], [], "13"))
     return planned
@@ -138,7 +139,8 @@ def test_the_command_prints_a_sweeps_jobs_and_a_profile(planned: Planned, monkey
         ["digits_net_w8 > digits_net_w4", "CPU", "5", "7", "60 / 16 / 30", "8 / 2", "4 / 1", ""],
     ]
     ends = "starts that ended before their job was done: 1 requeued, 1 node fail, 1 timeout."
-    assert "digits_net_w8 > digits_net_w4: 1 job retried with 16 GB after running out of memory with 8." in result.out
+    retried = "retried with 16 GB after running out of memory with 8; retried with 60 minutes after 30 were too few."
+    assert f"digits_net_w8 > digits_net_w4: 1 job {retried}" in result.out
     assert ends in result.out and "fewer than 3 finished jobs: digits_net_w8 (1)." in result.out
     Path("my.yaml").write_text(result.out.partition("```yaml\n")[2].removesuffix("```\n"))
     profile = profiles.load_profile("my.yaml")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -161,7 +162,7 @@ def test_tables_have_the_columns_if_records_do() -> None:
     old_header, new_header = (text.splitlines()[0].removesuffix(",seeds_to_tell") for text in (old_csv, new_csv))
     assert new_header.startswith(old_header) and "train_kl_t4_std" in new_header
     assert "agreement" not in old_csv and not old.has_fidelity and compared.has_fidelity
-    named = comparisons.name_rows(old.contents, old.contents.cells, rows.slice(6), old.has_fidelity)
+    named = comparisons.name_rows(old.contents, old.contents.cells, rows.slice(6), FIDELITY_COLUMNS)
     assert not set(FIDELITY_COLUMNS) & set(named.schema.names)
     data = comparisons.comparison_dict(compared)["rows"]
     assert data[1]["fidelity"]["last_agreement"] == {"mean": 81.0, "std": pytest.approx(2**0.5), "n": 2}
@@ -174,12 +175,17 @@ def test_the_command_prints_and_writes_the_table_which_verify_rebuilds(
     monkeypatch.chdir(tmp_path)
     Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
     planned = plan_sweep(Path("small.yaml"), Path("results"))
-    for run_id, run in planned.plan.runs.items():
-        records.write_record(planned.store, row(run_id, 60.0, 61.0, science=run.science.text, **measured(80.0)))
+    retried = ["retried with 2 GB after running out of memory with 1"]
+    for i, (run_id, run) in enumerate(planned.plan.runs.items()):
+        more = {"science": run.science.text, "retries": retried * (i < 2), **measured(80.0)}
+        records.write_record(planned.store, row(run_id, 60.0, 61.0, **more))
     printed = run_command("report", "small.yaml", "--fidelity").out
     assert "80.00 ± 0.00" in printed
-    assert "agreement" not in run_command("report", "small.yaml").out
+    table = run_command("report", "small.yaml").out
+    assert "agreement" not in table and "\nRetried: with 2 GB after running out of memory with 1 (2 runs).\n" in table
     assert run_command("report", "small.yaml", "--fidelity", "--out", "tables").code == 0
+    retries = pq.read_table("tables/small/records.parquet").column("retries").to_pylist()
+    assert retries.count(retried) == 1, "the other is the teacher's"
     file = Path("tables/small/fidelity.md")
     assert file.read_text() == printed
     verify = ("verify", "--results", "results", "--tables", "tables")

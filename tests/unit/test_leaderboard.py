@@ -26,7 +26,7 @@ from harness.reporting.protocol_guard import RecipeChange
 from harness.spec import methods
 from harness.spec.sweep_plan import Cell
 from harness.store import compaction
-from harness.store.schema import FIDELITY_COLUMNS, SCHEMA
+from harness.store.schema import SCHEMA, YOUNGER_COLUMNS
 from harness.store.store import Store
 from tests.support.cli import process, run_command
 from tests.support.leaderboard_records import put, put_compacted, record, science
@@ -71,12 +71,12 @@ RUNS = st.lists(
 )
 
 
-def test_a_run_shows_the_fidelity_that_its_record_has() -> None:
-    rows = [run(KD, seed=0, last_agreement=81.25, train_ece=2.5), run(KD, seed=1)]
+def test_a_run_shows_the_fidelity_and_the_retries_that_its_record_has() -> None:
+    rows = [run(KD, seed=0, last_agreement=81.25, train_ece=2.5, retries=["one", "two"]), run(KD, seed=1)]
     (chunk,) = run_details.details([lines(rows)], pa.Table.from_pylist(rows, schema=SCHEMA))
     (line,) = chunk.values()
-    shown = [{k: v for k, v in of_run.items() if k in FIDELITY_COLUMNS} for of_run in line["runs"]]
-    assert shown == [{"last_agreement": 81.25, "train_ece": 2.5}, {}]
+    shown = [{k: v for k, v in of_run.items() if k in YOUNGER_COLUMNS} for of_run in line["runs"]]
+    assert shown == [{"last_agreement": 81.25, "train_ece": 2.5, "retries": "one; two"}, {}]
 
 
 @given(RUNS)

@@ -83,7 +83,7 @@ def one() -> Store:
 def other() -> Store:
     """Another cluster's: a student that the first has too, and one of its own."""
     store = Store.at(Path("b"))
-    train(store, student(1), 61.0, host="b1", cost_total_s=9.0)
+    train(store, student(1), 61.0, host="b1", cost_total_s=9.0, retries=["retried with 2 GB"])
     train(store, student(2), 62.0)
     return store
 

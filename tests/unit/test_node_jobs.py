@@ -43,7 +43,8 @@ def test_jobs_of_one_pair_share_nodes() -> None:
     assert [job.run_ids for job in on_nodes] == [("a0", "a1", "a2", "b0"), ("b1", "b2")]
     order = on_nodes[1].order(Queue("/store", tuple(jobs), 6, 1, None, {}, "big"), None)
     assert function_of(order) == node_jobs.run
-    assert [(job["run_ids"], job["threads"]) for job in jobs_of(order)] == [(("b1",), 3), (("b2",), 3)]
+    given = [(job["run_ids"], job["threads"], job["asked"]) for job in jobs_of(order)]
+    assert given == [(("b1",), 3, {"minutes": 60}), (("b2",), 3, {"minutes": 60})]
     ((alone, _),) = job_groups(jobs, set(), lambda _: Resources())
     assert [job.run_ids for job in alone] == [job.run_ids for job in jobs], "in the queue's order"
     assert function_of(alone[0].order(Queue("/store", tuple(jobs), 6, 1, None, {}, "big"), None)) == entry.run

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.store.run_notes import last_retry, retry_texts, without_nodes
 from harness.store.store import Store
 from slurm import commands, out_of_memory
 from slurm.array_jobs import ArrayJob
+from slurm.attempt_notes import asked_at_start, asked_at_submission
 from slurm.earlier_starts import EarlierStarts
 from slurm.profiles import Resources
 from slurm.retry import Retry
@@ -74,10 +76,31 @@ def test_a_start_notes_what_it_asked_for(tmp_path: Path, monkeypatch: pytest.Mon
     log = str(tmp_path / "7_3_0_log.out")
     monkeypatch.delenv("SLURM_MEM_PER_NODE", raising=False)
     assert out_of_memory.asked_memory(log) == {}
+    submitted = {"minutes": 60, "too_few_minutes": 30, "too_little_mb": 50}
+    assert asked_at_start(submitted, log) == submitted
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "400")
     assert out_of_memory.asked_memory(log) == {"memory_mb": 400}
     (tmp_path / "7_3_short_of_memory").write_text("100\n200\n")
     assert out_of_memory.asked_memory(log) == {"memory_mb": 400, "too_little_mb": 200}
+    by_itself = {"memory_mb": 400, "too_little_mb": 200}
+    assert asked_at_start(submitted, log) == submitted | by_itself and asked_at_start({}, log) == by_itself
+
+
+def test_retries_are_told_once_and_in_order() -> None:
+    first = {"memory_mb": 460, "minutes": 10}
+    larger = {"memory_mb": 1126, "too_little_mb": 460, "minutes": 10, "too_few_minutes": 10}
+    longer = {**larger, "minutes": 480, "too_few_minutes": 240}
+    elsewhere = {"memory_mb": 1100 * 1024, "too_little_mb": 1126, "avoided_nodes": ["node1", "node2"]}
+    more, time = (
+        "retried with 1.1 GB after running out of memory with 0.45",
+        "retried with 480 minutes after 240 were too few",
+    )
+    most = ["retried with 1100 GB after running out of memory with 1.1", "retried on another node than node1, node2"]
+    attempts = [first, larger, larger, longer, elsewhere, first]
+    assert retry_texts(attempts) == [more, time, *most] and not retry_texts([{}, first])
+    assert last_retry(attempts) == "; ".join(most) and last_retry(attempts[:4]) == f"{more}; {time}"
+    assert last_retry([first]) == ""
+    assert list(map(without_nodes, most)) == [most[0], "retried on another node"]
 
 
 def test_a_run_is_submitted_again_with_what_it_had_too_little_of(
@@ -98,8 +121,19 @@ def test_a_run_is_submitted_again_with_what_it_had_too_little_of(
         raised = EarlierStarts.of(store, retry, [array_job], set(runs)).raised(run_ids, asks)
         return raised.time_minutes, raised.mem_gb
 
+    def noted(asks: Resources, *run_ids: str, retry: Retry | None = retry) -> dict[str, int]:
+        starts = EarlierStarts.of(store, retry, [array_job], set(runs))
+        asked = asked_at_submission(starts.raised(run_ids, asks), starts, run_ids)
+        assert asked.pop("minutes") == starts.raised(run_ids, asks).time_minutes
+        return asked
+
     small, large = Resources(time_minutes=60, mem_gb=8), Resources(time_minutes=600, mem_gb=128)
     assert [asked(small, run) for run in runs] == [(100, 8), (60, 16), (60, 8), (60, 32)]
     assert asked(small, *runs) == (100, 32) and asked(large, *runs) == (600, 128), "the profile asks for more now"
     assert asked(small, *runs, retry=None) == asked(small, *runs, retry=Retry()) == (60, 8)
     assert asked(Resources(), *runs) == (100, None)
+    short, little, less = {"too_few_minutes": 60}, {"too_little_mb": 8192}, {"too_little_mb": 16384}
+    assert [noted(small, run) for run in runs] == [short, little, {}, less]
+    assert noted(small, *runs) == short | less and noted(small, *runs, retry=None) == {}
+    assert noted(Resources(time_minutes=50, mem_gb=8), "bbbb") == little, "what it asked for was enough"
+    assert noted(small, "aaaa", "bbbb", retry=Retry()) == {}, "asked for again"

@@ -56,6 +56,7 @@ def _tables(planned: Planned, contents: Contents) -> None:
     table_folder.write_tables(contents, planned.store, Path("out"))
     file = pq.ParquetFile("out/records.parquet")
     assert file.metadata.num_rows == len(contents.cells) and file.metadata.row_group(0).num_rows == 5
+    assert "retries" not in file.schema_arrow.names, "as no run was retried, the file is that of an earlier version"
 
 
 def _bundle(planned: Planned, contents: Contents) -> None:

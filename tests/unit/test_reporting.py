@@ -199,7 +199,7 @@ def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int)
             "teacher_loss",
             *(n for n in new.column_names if n.split("_")[-1] in DETECTION.metrics),
         ]
-    old = new.drop_columns(younger)
+    old = new.drop_columns([*younger, "retries"])
     if version < 5:
         old = old.drop_columns(["warnings"])
     if version < 4:
@@ -213,6 +213,13 @@ def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int)
     assert records.read_records(store, [run_id]).to_pylist() == [expected]
     pq.write_table(old.drop_columns(["threads"]), path)
     with pytest.raises(UserError, match="not a readable record"):
+        records.read_records(store, [run_id])
+
+
+def test_a_record_whose_lists_have_no_texts_is_named(tmp_path: Path) -> None:
+    store, run_id = Store(tmp_path), invented_id(0)
+    records.write_record(store, row(run_id, 60.0, 61.0, retries=["retried", None]))
+    with pytest.raises(UserError, match=f"{run_id}.*retries: an entry without a text"):
         records.read_records(store, [run_id])
 
 

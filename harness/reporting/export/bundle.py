@@ -31,6 +31,7 @@ from harness.reporting.tables import digests, table_folder
 from harness.spec import sweep_file
 from harness.spec.sweep_plan import Plan
 from harness.store import files, provenance, record_stream, records
+from harness.store.run_notes import without_nodes
 from harness.store.store import Store
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can have
@@ -149,10 +150,11 @@ def _contents(folder: Path, paths: Iterable[Path]) -> Iterator[tuple[str, bytes]
 
 
 def _without_places(rows: pa.Table, hosts: Mapping[str, str]) -> pa.Table:
-    """Return records, or columns of them, with names in place of hosts, and without the paths in warnings."""
+    """Return records, or columns of them, without the paths in warnings and with names in place of hosts, or none."""
     columns = {
         "host": lambda values: [hosts[host] for host in values],
         "warnings": lambda values: [[without_paths(text) for text in texts] for texts in values],
+        "retries": lambda values: [list(dict.fromkeys(map(without_nodes, texts))) for texts in values],
     }
     for name in columns.keys() & set(rows.schema.names):
         at = rows.schema.get_field_index(name)

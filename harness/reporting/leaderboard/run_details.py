@@ -42,6 +42,7 @@ _ROW = (
     "started_at",
     "finished_at",
     "warnings",
+    "retries",
 )
 COLUMNS = (*_ROW, "curves")  # of the records
 Data = dict[str, Any]
@@ -83,6 +84,7 @@ def _run(row: Data, of_run: Curves, task: TaskInfo) -> Data:
     return {
         **{k: number(row[k]) if isinstance(row[k], float) else row[k] for k in (*_PROVENANCE, *_MEASURED[task])},
         **{k: number(row[k]) for k in FIDELITY_COLUMNS if row[k] is not None},
+        **({"retries": "; ".join(row["retries"])} if row["retries"] else {}),
         "versions": json.loads(row["versions"]),
         "started_at": row["started_at"].isoformat(" ", "seconds"),
         "finished_at": row["finished_at"].isoformat(" ", "seconds"),

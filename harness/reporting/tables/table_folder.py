@@ -28,6 +28,7 @@ from harness.reporting.tuning import read_tuning, write_tuning
 from harness.spec.sweep_plan import Cell
 from harness.store import files, json_files, record_stream
 from harness.store.locks import Lock, is_locked
+from harness.store.schema import FIDELITY_COLUMNS
 from harness.store.store import CONTENTS, Store
 
 # table: a line per method and pair, with all numbers. paper: methods by pairs, as papers print them.
@@ -60,7 +61,8 @@ def write_tables(contents: Contents, store: Store, folder: Path, changed: _Chang
         for name in TEXTS:
             files.replace_text(folder / name, table_text(comparison, name))
         cells = [cell for cell in contents.cells if cell.run_id in with_record]
-        write_records = partial(_write_records, contents, cells, store, changed, comparison.has_fidelity)
+        empty = FIDELITY_COLUMNS * (not comparison.has_fidelity) + ("retries",) * (not comparison.retries)
+        write_records = partial(_write_records, contents, cells, store, changed, empty)
         files.replace(folder / "records.parquet", write_records, durable=False)
         if log:
             write_tuning(log, folder)
@@ -117,14 +119,14 @@ def write_fidelity(comparison: Comparison, store: Store, folder: Path) -> None:
 
 
 def _write_records(
-    contents: Contents, cells: Sequence[Cell], store: Store, changed: _Changed, with_fidelity: bool, path: Path
+    contents: Contents, cells: Sequence[Cell], store: Store, changed: _Changed, without: Sequence[str], path: Path
 ) -> None:
     """Write the records of the cells, a row group of each table that is in memory at a time."""
     with contextlib.ExitStack() as stack:
         writer, done = None, 0
         for rows in record_stream.stream_in_order(store, [cell.run_id for cell in cells], path.parent):
             own = cells[done : done + len(rows)]
-            table = name_rows(contents, own, changed(rows), with_fidelity)
+            table = name_rows(contents, own, changed(rows), without)
             writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
             writer.write_table(table)
             done += len(rows)

@@ -115,6 +115,9 @@ def training_notes(comparison: Comparison) -> Iterator[str]:
     yield from reading_notes(comparison)
     for row in comparison.rows:
         yield from method_notes(row)
+    if comparison.retries:
+        each = (f"{text.removeprefix('retried ')} ({plural(n, 'run')})" for text, n in comparison.retries.items())
+        yield f"Retried: {_one_line(', '.join(each))}."
 
 
 def sweep_notes(contents: Contents) -> Iterator[str]:

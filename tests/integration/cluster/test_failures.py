@@ -115,6 +115,7 @@ def test_jobs_that_end_before_python_starts_fail_with_their_log(bench: ClusterBe
     assert rerun.returncode == 0, rerun.stderr
     assert len(bench.submissions()) >= 3, "the second of which has not begun"
     recorded_once(bench)
+    assert {tuple(bench.row(k)["retries"]) for k in bench.plan().plan.runs} == {("retried on another node than node1",)}
     avoided = "nodes that this sweep avoids for a day: node1 (job "
     assert avoided in rerun.stderr and "with exit code 3: no such module)" in rerun.stderr
 
@@ -142,6 +143,7 @@ def test_a_node_that_ends_jobs_at_once_is_left_while_others_work(bench: ClusterB
     assert len(students) == 2 and not students & set(visitors), "they waited for the teacher that has left the node"
     avoided = f"node1 (job {jobs[teacher]} ended there at once, with exit code 3, and works elsewhere)"
     assert f"nodes that this sweep avoids for a day: {avoided}\n" in result.stderr
+    assert bench.row(teacher)["retries"] == ["retried on another node than node1"]
     left = "ended at once on node1, while other jobs work elsewhere: so will the next start"
     assert left in logs[teacher].read_text()
 
@@ -177,6 +179,9 @@ def test_status_reports_how_a_job_ended(bench: ClusterBench, end: str) -> None:
     of_last = ("sacct", "-X", "--noheader", f"--jobs={last}", "--format=TimelimitRaw")
     until(lambda: bench.cluster.client(*of_last).split() == [str(minutes)] * 2)  # the accounting lags
     assert all(bench.attempts(k) == 2 == bench.row(k)["attempts"] for k in runs)
+    # The limit that ended them is the one that this test has set.
+    retries = ["retried with 15 minutes after 1 was too few"] if end == "timed out" else []
+    assert [bench.row(k)["retries"] for k in runs] == [retries, retries]
 
 
 @pytest.mark.parametrize("left", [WEIGHTS // 2, 0], ids=["weights", "everything"])
@@ -217,6 +222,7 @@ def test_a_job_that_runs_out_of_memory_asks_for_more(bench: ClusterBench) -> Non
     until(lambda: not bench.jobs_left())
     recorded_once(bench)
     assert bench.store.attempts(run)[-1]["too_little_mb"] == 460
+    assert bench.row(run)["retries"] == ["retried with 1.1 GB after running out of memory with 0.45"]
     (name,) = bench.submissions()
     ((log_file,)) = (bench.store.jobs / name).glob("*_log.out")
     assert "460 MB were too little: the next start asks for 1126 MB" in log_file.read_text()
