@@ -18,6 +18,7 @@ from harness.spec.tasks import DATASETS, import_object
 
 PREPARATIONS = {name: info.preparation for name, info in DATASETS.items() if info.preparation}
 MAX_SIDE = 400
+RESTART = 1
 
 
 class Orientation(StrEnum):
@@ -87,6 +88,15 @@ def prepare(
             "JPEG.",
         ),
     ] = False,
+    restart: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=64,
+            help="For class trees: put a restart marker into stored JPEGs after every so many coded blocks (MCUs), so "
+            f"that loaders decode no more than a crop; the pixels stay the same (default: {RESTART}; 0: none).",
+        ),
+    ] = None,
     val_share: Annotated[
         float | None,
         typer.Option(
@@ -119,7 +129,9 @@ def prepare(
 
     if (preparation := PREPARATIONS.get(dataset)) is None:
         raise UserError(unknown("dataset to prepare", dataset, PREPARATIONS))
-    of_all = {"max_side": max_side, "orientation": orientation, "val_share": val_share, "name": name}
+    of_all = {
+        "max_side": max_side, "orientation": orientation, "restart": restart, "val_share": val_share, "name": name,
+    }  # fmt: skip
     options_given = {"classes": classes, "train": train, "val": val, **of_all}
     for option in (name for name, value in options_given.items() if value is not None):
         if option not in preparation.options:
@@ -131,7 +143,10 @@ def prepare(
     if name is not None and not re.fullmatch(NAME_PATTERN, name):
         raise UserError(f"--name {name}: expected up to 64 letters, digits and _.+-, the first a letter or digit")
     turned = (orientation or Orientation.ignore).value
-    settings = Settings(max_side=longest, quality=quality, orientation=turned, lossless=lossless, val_share=val_share)
+    units = (RESTART if restart is None else restart) if "restart" in preparation.options else 0
+    settings = Settings(
+        max_side=longest, quality=quality, orientation=turned, lossless=lossless, val_share=val_share, restart=units
+    )
     further = {option: options_given[option] for option in preparation.options if option not in of_all}
     try:
         prepare_dataset = import_object(preparation.prepare)
@@ -150,6 +165,8 @@ def prepare(
         raise typer.Exit(130) from None
     if not is_new:
         say(f"{out}: already prepared, " + (f"its name is {made.name}" if name else "nothing to do"))
+        if units and not made.settings.restart:
+            say(f"note: {out} has no restart markers, by which crops load faster; another --out would have them")
     for warning in made.warnings():
         say(f"warning: {warning}")
     print(json.dumps(_summary(made, out)) if json_ else _text(made, out))

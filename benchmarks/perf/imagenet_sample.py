@@ -24,7 +24,7 @@ def missing() -> str:
 def write_beton(path: Path, side: int) -> None:
     """Write what `prepare --max-side SIDE` would."""
     images = [
-        encode_image(file.read_bytes(), file.name, Settings(max_side=side, quality=90))
+        encode_image(file.read_bytes(), file.name, Settings(max_side=side, quality=90, restart=1))
         for file in sorted(SOURCE.glob("*/*"))
     ]
     with path.open("wb") as file:

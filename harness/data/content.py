@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import beton
+from harness.data.jpeg_restarts import plain_sha256
 from harness.data.load.arrays import WrongData
 from harness.data.manifest import Prepared
 from harness.hardware import cores
@@ -86,7 +87,15 @@ def part_digest(path: Path) -> str:
 
 
 def image_digest(content: bytes | memoryview, height: int, width: int, mode: int) -> str:
-    """Return the sha256 of an image as it is stored; that of pixels is of their shape as well."""
+    """Return the sha256 of an image as it is stored; that of pixels is of their shape as well.
+
+    Of a JPEG with an index of restart markers it is that of the JPEG without both, which has the same pixels.
+
+    Raises:
+        ValueError: such a JPEG is damaged.
+    """
+    if mode == beton.JPEG and (plain := plain_sha256(bytes(content))):
+        return plain
     digest = hashlib.sha256(f"{height} x {width}".encode() if mode == beton.PIXELS else b"")
     digest.update(content)
     return digest.hexdigest()
@@ -97,7 +106,10 @@ def _line(file: beton.Beton, i: int, path: Path) -> bytes:
     mode = beton.PIXELS if file.are_pixels[i] else beton.JPEG
     if mode == beton.JPEG and _jpeg_size(content.tobytes()) not in (None, (height, width)):
         raise WrongData(f"{path}: damaged: image {i} is of another size than {height} x {width}")
-    return f"{file.labels[i]} {image_digest(content.data, height, width, mode)}\n".encode()
+    try:
+        return f"{file.labels[i]} {image_digest(content.data, height, width, mode)}\n".encode()
+    except ValueError as error:
+        raise WrongData(f"{path}: damaged: image {i}: {error}") from None
 
 
 def _jpeg_size(jpeg: bytes) -> tuple[int, int] | None:

@@ -27,6 +27,7 @@ KINDS = {
     "resized": "larger than --max-side",
     "converted": "encoded again at its own size, as loaders could not decode it as it was, or as it was turned",
     "lossless": "of another format than JPEG: its pixels are stored, 3 bytes each, many times a JPEG's size",
+    "marked": "with restart markers and their index, by which loaders decode no more than a crop",
     "greyscale": "one channel; loaders make three of it",
     "cmyk": "four channels of ink, made RGB",
     "transparent": "transparency, which is dropped",
@@ -56,13 +57,14 @@ class Extended(Closed):
 class Settings(Extended):
     """The settings that decide the stored bytes, besides the source files."""
 
-    later = ("orientation", "lossless", "val_share")
+    later = ("orientation", "lossless", "val_share", "restart")
 
     max_side: int | None = Field(ge=8, le=1024, description="longest side of a stored image, in pixels; None: its own")
     quality: int = Field(ge=1, le=95, description="JPEG quality of images that had to be encoded")
     orientation: Literal["ignore", "apply"] = Field("ignore", description="what is done about an EXIF orientation")
     lossless: bool = Field(False, description="pixels of images that are not JPEGs are stored as they are")
     val_share: float | None = Field(None, gt=0, lt=1, description="share of each class that is held out")
+    restart: int = Field(0, ge=0, le=64, description="MCUs between restart markers, at most; 0: no markers")
 
 
 class Images(Extended):

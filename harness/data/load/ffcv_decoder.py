@@ -27,8 +27,10 @@ from ffcv.transforms import ToTensor
 from numba import config, njit, prange, types
 from torch import Tensor
 
-from harness.data.beton import PIXELS
+from harness.data.beton import PAGE, PIXELS
+from harness.data.load.area_resize import can_shrink, shrink
 from harness.data.load.crops import VIEW
+from harness.data.load.jpeg_part import cut
 from harness.data.load.pillow_decoder import PilImages
 
 AHEAD = 2  # batches decoded before they are asked for
@@ -55,11 +57,12 @@ class ViewDecoder(SimpleRGBImageDecoder):
 
         def decode(tasks, images, metadata, storage):  # type: ignore[no-untyped-def]
             for worker in prange(workers):
-                pixels = np.empty(largest, np.uint8)  # of one image after another: they stay in the core's cache
+                # Of one image after another: they stay in the core's cache. `shrink` reads a byte more.
+                pixels, part = np.empty(largest + 1, np.uint8), np.empty(PAGE, np.uint8)
                 for i in range(worker, len(tasks), workers):
                     field = metadata[tasks[i]["position"]]
-                    jpeg = read(field["data_ptr"], storage)
-                    _show(tasks[i], field["mode"], jpeg, field["height"], field["width"], pixels, images[i])
+                    content = read(field["data_ptr"], storage)
+                    _show(tasks[i], field["mode"], content, field["height"], field["width"], pixels, part, images[i])
             return images[: len(tasks)]
 
         decode.is_parallel = True  # type: ignore[attr-defined]
@@ -70,21 +73,36 @@ _decode, _resize, _copy = (njit(nogil=True)(function) for function in (imdecode,
 
 
 @njit(nogil=True)  # out here it is compiled once for all loaders
-def _show(task, mode, content, height, width, pixels, image):  # type: ignore[no-untyped-def]
-    h, w = np.uint32(height), np.uint32(width)
-    if mode == PIXELS:
-        _copy(content, pixels)  # as many bytes as `content` has, which `read_beton` has compared with h and w
-    elif _decode(content, pixels, h, w, h, w, 0, 0, 1, 1, False, False) != 0:
-        task["failed"] = 1
-        return
-    whole = pixels[: 3 * h * w].reshape(h, w, 3)
+def _show(task, mode, content, height, width, pixels, part, image):  # type: ignore[no-untyped-def]
+    h, w = np.int64(height), np.int64(width)
     top, left, row, column = task["top"], task["left"], task["row"], task["column"]
     bottom, right = top + task["height"], left + task["width"]
-    size = len(image)
-    if task["to_height"] == size and task["to_width"] == size:
+    to_height, to_width, size = task["to_height"], task["to_width"], len(image)
+    if mode == PIXELS:
+        _copy(content, pixels)  # as many bytes as `content` has, which `read_beton` has compared with h and w
+    else:
+        n, y, x, part_height, part_width = cut(content, h, w, top, left, bottom, right, part)
+        failed = True
+        if n > 0:
+            failed = _decode_jpeg(part[:n], pixels, part_height, part_width)
+        if failed:  # of a part: the whole says what is wrong
+            n = 0
+            failed = _decode_jpeg(content, pixels, h, w)
+        if failed:
+            task["failed"] = 1
+            return
+        if n > 0:
+            top, bottom, left, right, h, w = top - y, bottom - y, left - x, right - x, part_height, part_width
+    if can_shrink(bottom - top, right - left, to_height, to_width):
+        start = 3 * (top * w + left)
+        flip = task["flip"] != 0
+        shrink(pixels, 3 * w, start, bottom - top, right - left, to_height, to_width, row, column, flip, image)
+        return
+    whole = pixels[: 3 * h * w].reshape(h, w, 3)
+    if to_height == size and to_width == size:
         _resize(whole, top, bottom, left, right, image)
     else:
-        resized = np.empty((task["to_height"], task["to_width"], 3), np.uint8)
+        resized = np.empty((to_height, to_width, 3), np.uint8)
         _resize(whole, top, bottom, left, right, resized)
         for y in range(size):  # assigning slices takes numba four seconds to compile
             for x in range(size):
@@ -96,6 +114,12 @@ def _show(task, mode, content, height, width, pixels, image):  # type: ignore[no
                 for c in range(3):
                     a, b = image[y, x, c], image[y, size - 1 - x, c]
                     image[y, x, c], image[y, size - 1 - x, c] = b, a
+
+
+@njit(nogil=True)
+def _decode_jpeg(jpeg, pixels, height, width):  # type: ignore[no-untyped-def]
+    h, w = np.uint32(height), np.uint32(width)
+    return _decode(jpeg, pixels, h, w, h, w, 0, 0, 1, 1, False, False) != 0
 
 
 class MappedFile(OSCacheManager):

@@ -13,6 +13,7 @@ from torch import Tensor
 from harness.data import beton
 from harness.data.load import prefetch
 from harness.data.load.arrays import WrongData
+from harness.data.load.jpeg_part import cut
 
 
 class PilImages:
@@ -39,16 +40,25 @@ class PilImages:
         """
         size = len(image)
         left, top, column, row = (int(view[name]) for name in ("left", "top", "column", "row"))
-        whole = self._whole(int(view["position"]))
-        part = whole.crop((left, top, left + int(view["width"]), top + int(view["height"])))
+        height, width = int(view["height"]), int(view["width"])
+        held, top, left = self._part(int(view["position"]), top, left, top + height, left + width)
+        part = held.crop((left, top, left + width, top + height))
         part = part.resize((int(view["to_width"]), int(view["to_height"])), Image.Resampling.BILINEAR)
         pixels = np.asarray(part)[row : row + size, column : column + size]
         image[:] = pixels[:, ::-1] if view["flip"] else pixels
 
-    def _whole(self, position: int) -> Image.Image:
-        if self._file.are_pixels[position]:
-            return Image.fromarray(self._file.pixels(position))
+    def _part(self, position: int, top: int, left: int, bottom: int, right: int) -> tuple[Image.Image, int, int]:
+        """Return an image or as much of it as holds a crop, and the crop's first row and column in that."""
+        file = self._file
+        if file.are_pixels[position]:
+            return Image.fromarray(file.pixels(position)), top, left
+        jpeg = file.jpeg(position).tobytes()
+        part = bytearray(len(jpeg))
+        height, width = int(file.heights[position]), int(file.widths[position])
+        n, y, x, *_ = cut(jpeg, height, width, top, left, bottom, right, part)
         try:
-            return Image.open(io.BytesIO(self._file.jpeg(position).tobytes())).convert("RGB")
+            if n:
+                return Image.open(io.BytesIO(part[:n])).convert("RGB"), top - y, left - x
+            return Image.open(io.BytesIO(jpeg)).convert("RGB"), top, left
         except Exception as error:  # PIL's are of many kinds
             raise WrongData(f"{self._path}: image {position} cannot be decoded: {error}") from error

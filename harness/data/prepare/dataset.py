@@ -41,6 +41,8 @@ def existing_dataset(kind: type[Kind], request: Request, source: str) -> Kind | 
     expected = {"dataset": request.dataset, **dict(request.settings), "source": source}
     if not any(part.counts.get(kind) for part in existing.parts.values() for kind in ("oriented", "turned")):
         del expected["orientation"]  # it makes no difference
+    if request.settings.restart:  # the pixels are the same without
+        del expected["restart"]
     if different := [f"{key} {stated[key]}, not {value}" for key, value in expected.items() if stated[key] != value]:
         raise UserError(
             f"--out {request.out}: holds a dataset that was prepared differently: {'; '.join(different)}; choose "

@@ -8,11 +8,12 @@ from pathlib import Path, PurePath
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from harness.data import beton
+from harness.data import beton, jpeg_restarts
 from harness.data.manifest import Settings
 
 FILTER = Image.Resampling.BICUBIC  # Pillow widens it when it shrinks an image, so that nothing aliases
-SUBSAMPLING = "4:2:0"  # of colour: what most of ImageNet's own files have, and what decodes fastest
+SUBSAMPLING = "4:2:0"  # of colour: what decodes fastest
+UNIT_WIDTH = 16  # of an MCU at that subsampling, in pixels
 
 # Formats whose readers are Pillow's own or a bundled library's: none that starts another program, as EPS does.
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
@@ -94,11 +95,21 @@ def _stored(content: bytes, image: Image.Image, name: str, settings: Settings) -
         if len(pixels) > beton.PAGE:
             raise Unreadable(f"too large: {len(pixels):,} bytes as pixels, {beton.PAGE:,} at most; without --lossless")
         return EncodedImage(pixels, rgb.height, rgb.width, (how, *kinds), beton.PIXELS)
+    jpeg = _jpeg(rgb, settings.quality)
+    if settings.restart:
+        units = jpeg_restarts.intervals(rgb.width, UNIT_WIDTH, settings.restart)
+        marked = jpeg_restarts.with_index(_jpeg(rgb, settings.quality, units), jpeg)
+        if marked != jpeg and len(marked) <= beton.PAGE:
+            jpeg, kinds = marked, (*kinds, "marked")
+    if len(jpeg) > beton.PAGE:
+        raise Unreadable(f"too large: {len(jpeg):,} bytes as a JPEG of --quality {settings.quality}")
+    return EncodedImage(jpeg, rgb.height, rgb.width, (how, *kinds))
+
+
+def _jpeg(rgb: Image.Image, quality: int, restart: int = 0) -> bytes:
     out = io.BytesIO()
-    rgb.save(out, "JPEG", quality=settings.quality, subsampling=SUBSAMPLING)
-    if out.tell() > beton.PAGE:
-        raise Unreadable(f"too large: {out.tell():,} bytes as a JPEG of --quality {settings.quality}")
-    return EncodedImage(out.getvalue(), rgb.height, rgb.width, (how, *kinds))
+    rgb.save(out, "JPEG", quality=quality, subsampling=SUBSAMPLING, restart_marker_blocks=restart)
+    return out.getvalue()
 
 
 def stated_orientation(path: Path) -> int:

@@ -268,6 +268,6 @@ DATASETS = (
         train_per_class=500, mean=(0.4467, 0.4398, 0.4066), std=(0.2603, 0.2566, 0.2713), read_once=True,
         module="harness.data.load.stl10", folder="stl10_binary", finder="harness.data.stl10_files:find_stl10",
     ),
-    _prepared("imagenet", "max_side", "orientation", all_published=True),
-    _prepared("imagefolder", "max_side", "orientation", "classes", "val_share", "name"),
+    _prepared("imagenet", "max_side", "orientation", "restart", all_published=True),
+    _prepared("imagefolder", "max_side", "orientation", "restart", "classes", "val_share", "name"),
 )  # fmt: skip

@@ -1,0 +1,26 @@
+"""Functions that numba compiles where it is installed, as it is with FFCV, and that Python runs elsewhere."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+try:
+    import numba
+except ImportError:
+    numba = None
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function when it is first called, and keep the result beside its file or in numba's own folder, if one
+    of them can be written.
+
+    ``fastmath`` is stated because numba compiles a function as it compiles its first caller: FFCV's code rounds freely.
+    """
+    if numba is None:
+        return function
+    how = {"nogil": True, "fastmath": False}
+    try:
+        return numba.njit(**how, cache=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:
+        return numba.njit(**how)(function)  # type: ignore[no-any-return]

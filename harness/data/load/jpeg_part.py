@@ -1,0 +1,120 @@
+"""The part of a JPEG that a crop needs, as a JPEG of its own: copied without decoding, see ``jpeg_restarts``.
+
+Its pixels are those of the whole JPEG, bit for bit, as far as ``MARGIN`` from its cut edges, beyond which a decoder that
+smooths colour looks. What is not as ``jpeg_restarts`` writes it is refused, and has to be decoded whole.
+"""
+
+from typing import Any
+
+from harness.data.jpeg_restarts import APP, LARGE, NAME, SIZES
+from harness.data.load.compiled import compiled, numba
+
+MARGIN = 1  # pixels
+_NAME = int.from_bytes(NAME, "big")
+_SOF0, _SOF1, _DRI, _SOS, _EOI, _RST0, _RST7 = 0xC0, 0xC1, 0xDD, 0xDA, 0xD9, 0xD0, 0xD7
+
+
+@compiled
+def cut(jpeg: Any, height: int, width: int, top: int, left: int, bottom: int, right: int, out: Any) -> Any:
+    """Write the JPEG of the part of an image that holds a crop to ``out``, and return (bytes, top, left, height,
+    width): its length and its place in the image. The length is 0 where that cannot be done.
+
+    Args:
+        jpeg: the bytes of the image's, (n,) uint8 or ``bytes``.
+        height: of the image, in pixels, as is ``width``.
+        top: the crop's first row; ``left``, ``bottom`` and ``right`` likewise, the last two being the first that are
+            not in it.
+        out: at least as long as ``jpeg``, uint8 or a ``bytearray``.
+    """
+    none = (0, 0, 0, height, width)
+    at, o, frame, index, indexed, interval, size = 2, 2, 0, 0, 0, 0, len(jpeg)
+    if size < 4 or jpeg[0] != 0xFF or jpeg[1] != 0xD8:
+        return none
+    out[0], out[1] = 0xFF, 0xD8
+    marker = 0
+    while marker != _SOS:
+        if at + 4 > size or jpeg[at] != 0xFF:
+            return none
+        marker, end = jpeg[at + 1], at + 2 + 256 * int(jpeg[at + 2]) + int(jpeg[at + 3])
+        if end > size or end < at + 4:
+            return none
+        if marker == APP and end > at + SIZES and _is_named(jpeg, at + 4):
+            index, indexed = at + SIZES, end
+        else:
+            if marker == _SOF0 or marker == _SOF1:
+                frame = o
+            elif marker >= _SOF0 and marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC:
+                return none  # progressive, lossless or arithmetic
+            elif marker == _DRI:
+                interval = 256 * int(jpeg[at + 4]) + int(jpeg[at + 5])
+            _copy(jpeg, at, end, out, o)
+            o += end - at
+        at = end
+    if index == 0 or frame == 0 or interval == 0:
+        return none
+    if 256 * int(out[frame + 5]) + int(out[frame + 6]) != height or 256 * int(out[frame + 7]) + int(out[frame + 8]) != width:
+        return none
+    unit_height = unit_width = 8
+    if out[frame + 9] == 3:
+        unit_height, unit_width = 8 * (int(out[frame + 11]) & 15), 8 * (int(out[frame + 11]) >> 4)
+        if out[frame + 14] != 0x11 or out[frame + 17] != 0x11 or unit_height == 0 or unit_width == 0:
+            return none
+    elif out[frame + 9] != 1:
+        return none
+    rows, columns = -(-height // unit_height), -(-width // unit_width)
+    if columns % interval != 0:
+        return none
+    columns, unit_width = columns // interval, unit_width * interval  # intervals are what is copied
+    first_row, first_column = max(top - MARGIN, 0) // unit_height, max(left - MARGIN, 0) // unit_width
+    last_row = min((bottom + MARGIN - 1) // unit_height, rows - 1)
+    last_column = min((right + MARGIN - 1) // unit_width, columns - 1)
+    first_y, first_x = first_row * unit_height, first_column * unit_width
+    part_height = min((last_row + 1) * unit_height, height) - first_y
+    part_width = min((last_column + 1) * unit_width, width) - first_x
+    out[frame + 5], out[frame + 6] = part_height >> 8, part_height & 255
+    out[frame + 7], out[frame + 8] = part_width >> 8, part_width & 255
+
+    large, copied = index + rows * columns, 0  # where the sizes are that take two bytes
+    if large > indexed:
+        return none
+    for row in range(last_row + 1):
+        for column in range(columns):
+            unit = int(jpeg[index])
+            index += 1
+            if unit == LARGE:
+                if large + 2 > indexed:
+                    return none
+                unit = 256 * int(jpeg[large]) + int(jpeg[large + 1])
+                large += 2
+            end = at + unit + 2
+            if row >= first_row and column >= first_column and column <= last_column:
+                if end > size or jpeg[end - 2] != 0xFF or not (_RST0 <= jpeg[end - 1] <= _RST7 or jpeg[end - 1] == _EOI):
+                    return none
+                _copy(jpeg, at, end - 1, out, o)
+                o += unit + 2
+                out[o - 1] = _RST0 + (copied & 7)
+                copied += 1
+            at = end
+    out[o - 1] = _EOI
+    return o, first_y, first_x, part_height, part_width
+
+
+@compiled
+def _is_named(jpeg: Any, at: int) -> bool:
+    name = 0
+    for i in range(at, at + 4):
+        name = 256 * name + int(jpeg[i])
+    return name == _NAME
+
+
+if numba is None:
+
+    def _copy(source: Any, start: int, end: int, to: Any, at: int) -> None:
+        to[at : at + end - start] = source[start:end]
+
+else:
+
+    @compiled
+    def _copy(source: Any, start: int, end: int, to: Any, at: int) -> None:
+        for i in range(start, end):  # assigning slices takes numba four seconds to compile
+            to[at + i - start] = source[i]
