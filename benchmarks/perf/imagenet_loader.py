@@ -23,7 +23,7 @@ from harness.training import host_memory
 PAIRS = 7
 
 
-def main(side: int = 400, target: float = 3.4, bench: str = "imagenet_loader") -> None:
+def main(side: int = 400, target: float = 6.0, bench: str = "imagenet_loader") -> None:
     if lacks := missing():
         return say(f"{bench}: skipped, {lacks}")
     host_memory.retain_freed_memory()  # as every job does

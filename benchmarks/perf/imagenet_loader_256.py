@@ -3,4 +3,4 @@
 from benchmarks.perf.imagenet_loader import main
 
 if __name__ == "__main__":
-    main(256, 6.0, "imagenet_loader_256")
+    main(256, 7.5, "imagenet_loader_256")

@@ -60,7 +60,7 @@ def main() -> None:
         "clock": CLOCK,
         **spread,
     }
-    emit("seeded_decoder", ratio, 0.97, detail)
+    emit("seeded_decoder", ratio, 2.0, detail)
 
 
 if __name__ == "__main__":

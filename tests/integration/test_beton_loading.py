@@ -26,7 +26,7 @@ from harness.data import beton
 from harness.data.load import beton as stored_loading
 from harness.data.load.arrays import WrongData
 from harness.data.load.beton import BetonEvalSet
-from harness.data.load.crops import training_views
+from harness.data.load.crops import as_views, training_views
 from harness.data.load.mixing import Mixing
 from harness.data.load.view import View
 from harness.data.manifest import Manifest
@@ -35,7 +35,7 @@ from harness.training.distributed.ranks import Ranks
 from tests.support.bench import ENVIRONMENT
 from tests.support.beton_loading import CPU, PIXELS, N, train_loader, usage
 from tests.support.cli import PATIENCE, run_command
-from tests.support.images import encode_jpeg, save_image
+from tests.support.images import encode_jpeg, mark_jpeg, save_image
 
 needs_ffcv = pytest.mark.skipif(not importlib.util.find_spec("ffcv"), reason="ffcv is not installed")
 backends = pytest.mark.parametrize("backend", [pytest.param("ffcv", marks=needs_ffcv), "pil"])
@@ -63,12 +63,17 @@ def write(path: Path, jpegs: list[bytes]) -> Path:
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write N images. Some are grey and some are smaller than the images that loaders return."""
+    """Write N images. Some are grey and some are smaller than the images that loaders return. All but the last few have
+    restart markers, without which the same images are in another file.
+    """
     drawn = np.random.default_rng(0)
     images = [scene(*map(int, drawn.integers(150, 400, 2)), seed=i) for i in range(N)]
     images[3], images[4], images[5] = scene(64, 64, 3), scene(40, 90, 4), scene(9, 5, 5)
     images[6] = images[6].convert("L")
-    return write(tmp_path_factory.mktemp("stored") / "train.beton", [encode_jpeg(image) for image in images])
+    folder = tmp_path_factory.mktemp("stored")
+    write(folder / "plain.beton", [encode_jpeg(image) for image in images])
+    marked = [mark_jpeg(image, 8 if image.mode == "L" else 16) for image in images[:-3]]
+    return write(folder / "train.beton", marked + [encode_jpeg(image) for image in images[-3:]])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -179,6 +184,39 @@ def test_both_show_the_same(stored: Path) -> None:
     assert seen == N
 
 
+@backends
+def test_a_crop_has_the_pixels_of_the_whole_image(stored: Path, backend: str) -> None:
+    plain = stored.with_name("plain.beton")
+    for size in (96, 224):
+        assert same(*(list(train_loader(path, backend, image_size=size).epoch(2)) for path in (stored, plain)))
+    for crop_first in (False, True):
+        assert same(
+            *(list(test(path, backend, crop_first=crop_first).batches(slice(None))) for path in (stored, plain))
+        )
+
+
+@needs_ffcv
+def test_crops_are_resized_as_opencv_does_it(stored: Path) -> None:
+    """FFCV lets numba round sums of products freely in what it compiles, which must not reach the resizing."""
+    from harness.data.load import ffcv_decoder
+
+    file = beton.read_beton(stored)
+    every, counts = np.arange(N), {True: 0, False: 0}
+    for epoch in range(3):
+        views = as_views(every, training_views(0, epoch, every, file.heights, file.widths), 160)
+        shown = torch.cat([b.clone() for b in ffcv_decoder.FfcvImages(stored, 1).batches(views, N, 160)]).numpy()
+        for i, image in enumerate(shown):
+            whole, expected = np.empty((file.heights[i], file.widths[i], 3), np.uint8), np.empty_like(image)
+            assert not ffcv_decoder._decode_jpeg(np.array(file.jpeg(i)), whole.reshape(-1), *whole.shape[:2])
+            top, left, height, width, flip = (
+                int(views[i][name]) for name in ("top", "left", "height", "width", "flip")
+            )
+            ffcv_decoder.resize_crop(whole, top, top + height, left, left + width, expected)
+            assert np.array_equal(image, expected[:, ::-1] if flip else expected), views[i]
+            counts[bool(ffcv_decoder.can_shrink(height, width, 160, 160))] += 1
+    assert min(counts.values()) > 20
+
+
 @pytest.mark.skipif(not os.environ.get("KD_DATA"), reason="needs KD_DATA")
 @needs_ffcv
 @pytest.mark.parametrize("crop_first", [False, True])
@@ -188,7 +226,7 @@ def test_photographs_look_the_same_to_both(tmp_path: Path, crop_first: bool) -> 
     from harness.data.manifest import Settings
     from harness.data.prepare.encode import encode_image as as_stored
 
-    how = Settings(max_side=400, quality=90)
+    how = Settings(max_side=400, quality=90, restart=1)
     path = write(tmp_path / "a.beton", [as_stored(f.read_bytes(), f.name, how).jpeg for f in files[::3]])
     every = np.arange(len(files[::3]))
     parts = [test(path, b, positions=every, crop_first=crop_first).batches(slice(None)) for b in ("ffcv", "pil")]

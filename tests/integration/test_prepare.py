@@ -46,7 +46,7 @@ def prepared(source: Path, out: Path, *options: object, dataset: str = "imagefol
 def seen_by(tree: Path, out: Path, max_side: int, workers: int, skip_unreadable: bool) -> list[int]:
     """Prepare in this process; return the numbers of source files that were done, as they are shown."""
     seen: list[int] = []
-    settings = Settings(max_side=max_side, quality=90)
+    settings = Settings(max_side=max_side, quality=90, restart=1)
     how = settings, workers, skip_unreadable, lambda part, done, _: seen.append(done)
     imagefolder.prepare_imagefolder(prepare_part.Request("imagefolder", tree, out, *how))
     return seen
@@ -170,7 +170,8 @@ def test_odd_files(tmp_path: Path, name: str, make: Callable[[Path], None], kind
     (path.parent / "notes.txt").write_text("x")
     manifest = prepared(tmp_path / "tree", tmp_path / "out", "--quality", 95)
     assert manifest.train is None and manifest.test.images == 1
-    assert {kind for kind, n in manifest.test.counts.items() if n} == {*kinds, "ignored"}
+    marked = {"marked"} if kinds & {"converted", "resized"} else set()
+    assert {kind for kind, n in manifest.test.counts.items() if n} == {*kinds, *marked, "ignored"}
     held = beton.read_beton(tmp_path / "out/val.beton")
     stored = Image.open(io.BytesIO(bytes(held.jpeg(0))))
     assert stored.size == (held.widths[0], held.heights[0])
@@ -284,6 +285,25 @@ def test_any_number_of_workers_any_place(tree: Path, tmp_path: Path, small_chunk
     shutil.copytree(tree, tmp_path / "copy")
     prepared(tmp_path / "copy", three, "--workers", 3)
     assert contents(one) == contents(three)
+
+
+def test_restart_markers_are_no_part_of_the_version(tree: Path, tmp_path: Path) -> None:
+    """The pixels are the same, and a folder from before has none."""
+    options = "--max-side", 50
+    marked, plain = (
+        prepared(tree, tmp_path / "marked", *options),
+        prepared(tree, tmp_path / "plain", *options, "--restart", 0),
+    )
+    assert marked.version == plain.version and (marked.settings.restart, plain.settings.restart) == (1, 0)
+    assert marked.test.counts.pop("marked") == marked.test.counts["resized"] and marked.test.counts == plain.test.counts
+    held, without = (beton.read_beton(tmp_path / name / "val.beton") for name in ("marked", "plain"))
+    for i in range(len(held)):
+        assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(file.jpeg(i)))) for file in (held, without)))
+    again = prepare(tree, tmp_path / "plain", *options)
+    assert again.code == 0 and again.err.endswith(
+        f"note: {tmp_path}/plain has no restart markers, by which crops load faster; another --out would have them\n"
+    )
+    assert "restart 1, not 0" in prepare(tree, tmp_path / "marked", *options, "--restart", 0).error
 
 
 def test_the_version_is_of_the_content(tree: Path, tmp_path: Path) -> None:

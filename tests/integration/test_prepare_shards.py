@@ -56,7 +56,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 def prepared(source: Path, dataset: str = "imagefolder", skip: bool = False, classes: str | None = None) -> Manifest:
     """Prepare in this process."""
     out = source.parent / f"{source.name}_prepared"
-    settings = Settings(max_side=400, quality=90)
+    settings = Settings(max_side=400, quality=90, restart=1)
     request = prepare_part.Request(dataset, source, out, settings, 1, skip, lambda *_: None)
     if dataset == "imagenet":
         return imagefolder.prepare_imagenet(request)[0]

@@ -7,11 +7,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from harness.data import jpeg_restarts
+
 
 def encode_jpeg(image: Image.Image, **options: Any) -> bytes:
     out = io.BytesIO()
     image.save(out, "JPEG", **{"quality": 90, **options})
     return out.getvalue()
+
+
+def mark_jpeg(image: Image.Image, unit_width: int = 16, units: int = 1, **options: Any) -> bytes:
+    """Return a JPEG with restart markers between at most so many MCUs, of this width in pixels, and their index."""
+    units = jpeg_restarts.intervals(image.width, unit_width, units)
+    marked = encode_jpeg(image, restart_marker_blocks=units, **options)
+    return jpeg_restarts.with_index(marked, encode_jpeg(image, **options))
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

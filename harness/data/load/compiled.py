@@ -21,6 +21,6 @@ def compiled(function: Function) -> Function:
         return function
     how = {"nogil": True, "fastmath": False}
     try:
-        return numba.njit(**how, cache=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(**how, cache=True)(function)
     except RuntimeError:
-        return numba.njit(**how)(function)  # type: ignore[no-any-return]
+        return numba.njit(**how)(function)

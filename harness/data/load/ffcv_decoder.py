@@ -58,7 +58,7 @@ class ViewDecoder(SimpleRGBImageDecoder):
         def decode(tasks, images, metadata, storage):  # type: ignore[no-untyped-def]
             for worker in prange(workers):
                 # Of one image after another: they stay in the core's cache. `shrink` reads a byte more.
-                pixels, part = np.empty(largest + 1, np.uint8), np.empty(PAGE, np.uint8)
+                pixels, part = np.empty(largest + 1, np.uint8), np.empty(PAGE, np.int8)
                 for i in range(worker, len(tasks), workers):
                     field = metadata[tasks[i]["position"]]
                     content = read(field["data_ptr"], storage)
@@ -74,7 +74,7 @@ _decode, _resize, _copy = (njit(nogil=True)(function) for function in (imdecode,
 
 @njit(nogil=True)  # out here it is compiled once for all loaders
 def _show(task, mode, content, height, width, pixels, part, image):  # type: ignore[no-untyped-def]
-    h, w = np.int64(height), np.int64(width)
+    h, w = int(height), int(width)
     top, left, row, column = task["top"], task["left"], task["row"], task["column"]
     bottom, right = top + task["height"], left + task["width"]
     to_height, to_width, size = task["to_height"], task["to_width"], len(image)
@@ -124,8 +124,7 @@ def _decode_jpeg(jpeg, pixels, height, width):  # type: ignore[no-untyped-def]
 
 class MappedFile(OSCacheManager):
     """FFCV's reader of a mapped file, without its tables, a Python set for each image that only its other reader needs,
-    and its fault: by setting ``mutable`` on numba's own type of byte arrays, each loader that is made spoils what the
-    loaders before it have compiled."""
+    and its fault, see below."""
 
     def __init__(self, reader: Reader):
         self.reader, self.context = reader, OSCacheContext(self)
@@ -144,6 +143,10 @@ class MappedFile(OSCacheManager):
 
         compiled: Callable[..., np.ndarray] = Compiler.compile(read)
         return compiled
+
+
+# FFCV's own sets ``mutable`` on numba's own type of byte arrays: each of its loaders spoils what was compiled before.
+OSCacheManager.state_type, OSCacheManager.compile_reader = MappedFile.state_type, MappedFile.compile_reader
 
 
 @contextmanager

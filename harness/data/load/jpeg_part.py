@@ -1,7 +1,7 @@
 """The part of a JPEG that a crop needs, as a JPEG of its own: copied without decoding, see ``jpeg_restarts``.
 
-Its pixels are those of the whole JPEG, bit for bit, as far as ``MARGIN`` from its cut edges, beyond which a decoder that
-smooths colour looks. What is not as ``jpeg_restarts`` writes it is refused, and has to be decoded whole.
+Its pixels are those of the whole JPEG, bit for bit, except at its cut edges, where a decoder that smooths colour lacks
+what is beyond. What is not as ``jpeg_restarts`` writes it is refused, and has to be decoded whole.
 """
 
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 from harness.data.jpeg_restarts import APP, LARGE, NAME, SIZES
 from harness.data.load.compiled import compiled, numba
 
-MARGIN = 1  # pixels
+MARGIN = 1  # pixels beyond a crop on which its colours depend
+NARROW = 4  # pixels: libjpeg smooths no colour in an image of this width
 _NAME = int.from_bytes(NAME, "big")
 _SOF0, _SOF1, _DRI, _SOS, _EOI, _RST0, _RST7 = 0xC0, 0xC1, 0xDD, 0xDA, 0xD9, 0xD0, 0xD7
 
@@ -24,7 +25,7 @@ def cut(jpeg: Any, height: int, width: int, top: int, left: int, bottom: int, ri
         height: of the image, in pixels, as is ``width``.
         top: the crop's first row; ``left``, ``bottom`` and ``right`` likewise, the last two being the first that are
             not in it.
-        out: at least as long as ``jpeg``, uint8 or a ``bytearray``.
+        out: at least as long as ``jpeg``, a ``bytearray`` or int8; FFCV lets numba forget that it can write to uint8.
     """
     none = (0, 0, 0, height, width)
     at, o, frame, index, indexed, interval, size = 2, 2, 0, 0, 0, 0, len(jpeg)
@@ -35,24 +36,26 @@ def cut(jpeg: Any, height: int, width: int, top: int, left: int, bottom: int, ri
     while marker != _SOS:
         if at + 4 > size or jpeg[at] != 0xFF:
             return none
-        marker, end = jpeg[at + 1], at + 2 + 256 * int(jpeg[at + 2]) + int(jpeg[at + 3])
-        if end > size or end < at + 4:
+        marker, end = jpeg[at + 1], at + 2 + _number(jpeg, at + 2)
+        if end > size or end < at + 4 or (marker == _DRI and end < at + 6):
             return none
         if marker == APP and end > at + SIZES and _is_named(jpeg, at + 4):
             index, indexed = at + SIZES, end
         else:
             if marker == _SOF0 or marker == _SOF1:
                 frame = o
+                if end < at + 13 or end < at + 10 + 3 * int(jpeg[at + 9]):
+                    return none
             elif marker >= _SOF0 and marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC:
                 return none  # progressive, lossless or arithmetic
             elif marker == _DRI:
-                interval = 256 * int(jpeg[at + 4]) + int(jpeg[at + 5])
+                interval = _number(jpeg, at + 4)
             _copy(jpeg, at, end, out, o)
             o += end - at
         at = end
     if index == 0 or frame == 0 or interval == 0:
         return none
-    if 256 * int(out[frame + 5]) + int(out[frame + 6]) != height or 256 * int(out[frame + 7]) + int(out[frame + 8]) != width:
+    if _number(out, frame + 5) != height or _number(out, frame + 7) != width:
         return none
     unit_height = unit_width = 8
     if out[frame + 9] == 3:
@@ -66,6 +69,8 @@ def cut(jpeg: Any, height: int, width: int, top: int, left: int, bottom: int, ri
         return none
     columns, unit_width = columns // interval, unit_width * interval  # intervals are what is copied
     first_row, first_column = max(top - MARGIN, 0) // unit_height, max(left - MARGIN, 0) // unit_width
+    if first_column > 0 and width - first_column * unit_width <= NARROW:
+        first_column -= 1
     last_row = min((bottom + MARGIN - 1) // unit_height, rows - 1)
     last_column = min((right + MARGIN - 1) // unit_width, columns - 1)
     first_y, first_x = first_row * unit_height, first_column * unit_width
@@ -84,11 +89,15 @@ def cut(jpeg: Any, height: int, width: int, top: int, left: int, bottom: int, ri
             if unit == LARGE:
                 if large + 2 > indexed:
                     return none
-                unit = 256 * int(jpeg[large]) + int(jpeg[large + 1])
+                unit = _number(jpeg, large)
                 large += 2
             end = at + unit + 2
             if row >= first_row and column >= first_column and column <= last_column:
-                if end > size or jpeg[end - 2] != 0xFF or not (_RST0 <= jpeg[end - 1] <= _RST7 or jpeg[end - 1] == _EOI):
+                if (
+                    end > size
+                    or jpeg[end - 2] != 0xFF
+                    or not (_RST0 <= jpeg[end - 1] <= _RST7 or jpeg[end - 1] == _EOI)
+                ):
                     return none
                 _copy(jpeg, at, end - 1, out, o)
                 o += unit + 2
@@ -97,6 +106,11 @@ def cut(jpeg: Any, height: int, width: int, top: int, left: int, bottom: int, ri
             at = end
     out[o - 1] = _EOI
     return o, first_y, first_x, part_height, part_width
+
+
+@compiled
+def _number(jpeg: Any, at: int) -> int:
+    return 256 * (int(jpeg[at]) & 255) + (int(jpeg[at + 1]) & 255)
 
 
 @compiled
