@@ -160,31 +160,36 @@ def fail_after_max_attempts(
 ) -> None:
     """Record a failure of runs that were started too often in a row without a new checkpoint, so that requeuing ends.
 
-    A run that ends out of memory has fewer starts, with or without one: its checkpoints may come just before the kill.
-    ``restarts``: those that SLURM does not count. Those after which the job asks for more memory do not count.
+    Starts that end out of memory may be fewer, with or without one: a checkpoint may come just before the kill. Those
+    after which the job asks for more memory do not count.
+    ``restarts``: those that SLURM does not count.
     """
     asked = out_of_memory.asked_memory(log)
     has_more = asked.get("memory_mb", 0) > asked.get("too_little_mb", 0) > 0
-    noted = {(a["host"], a.get("pid")) for k in run_ids for a in store.attempts(k) if a["log"] == log}
+    of_job = [a for k in run_ids for a in store.attempts(k) if a["log"] == log]
+    noted = {(a["host"], a.get("pid")) for a in of_job}
     # Starts of this job that died before they noted any run. Others may have been for another seed's runs.
     not_noted = max(0, int(os.environ.get("SLURM_RESTART_COUNT", "0")) + restarts - len(noted))
+    last_begin = max((a.get("log_bytes", 0) for a in of_job), default=0)
+    last_for_memory = out_of_memory.is_told_by(files.tail(Path(log), begin=last_begin))
     for run_id in set(run_ids) - store.done_ids() - store.failed_ids():
+        attempts = store.attempts_since_failure(run_id)
         fruitless = store.fruitless_attempts(run_id) + not_noted
-        starts = len(store.attempts_since_failure(run_id)) + not_noted
-        if fruitless < max_attempts and (starts < MEMORY_ATTEMPTS or has_more):
+        # What cannot note a run dies of the same each time.
+        ends = out_of_memory.are_told(attempts, of_job) + [last_for_memory] * not_noted
+        given_up = sum(ends) >= MEMORY_ATTEMPTS and not has_more
+        if fruitless < max_attempts and not given_up:
             continue
-        log_end = files.tail(Path((store.attempts(run_id) or [{"log": log}])[-1]["log"]))
-        for_memory = out_of_memory.is_told_by(log_end)
-        if for_memory or fruitless >= max_attempts:
-            full = not for_memory and files.names_full_disk(log_end)
-            cause = f"no progress in {fruitless} attempts"
-            if for_memory:
-                key = "max_mem_gb" if "too_little_mb" in asked else "mem_gb"
-                cause = f"no result after {starts} attempts, out of memory: raise `{key}` in the profile"
-            if full:
-                cause += ": no space left on the disk"
-            store.write_failure(run_id, "disk" if full else "killed", cause, log_end, log)
-            print(f"{run_id}: failed: {cause}", flush=True)
+        cause, kind = f"no progress in {fruitless} attempts", "killed"
+        log_end = files.tail(Path((attempts or [{"log": log}])[-1]["log"]))
+        if given_up or ends[-1:] == [True]:
+            key = "max_mem_gb" if "too_little_mb" in asked else "mem_gb"
+            which = "" if all(ends) else f"{sum(ends)} of them "
+            cause = f"no result after {len(ends)} attempts, {which}out of memory: raise `{key}` in the profile"
+        elif files.names_full_disk(log_end):
+            cause, kind = f"{cause}: no space left on the disk", "disk"
+        store.write_failure(run_id, kind, cause, log_end, log)
+        print(f"{run_id}: failed: {cause}", flush=True)
 
 
 def _join(job: Any) -> None:

@@ -24,7 +24,7 @@ def _checked_attempt(value: dict[str, Any]) -> dict[str, Any]:
     for key in ("log", "host"):
         if not isinstance(value.get(key), str):
             raise ValueError(f"{key}: expected text, found {shorten(value.get(key))}")
-    for key in ("pid", "memory_mb", "too_little_mb"):
+    for key in ("pid", "log_bytes", "memory_mb", "too_little_mb"):
         if type(value.get(key, 0)) is not int:
             raise ValueError(f"{key}: expected an integer, found {shorten(value[key])}")
     if not _is_number(value.get("at", 0.0)):

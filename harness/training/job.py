@@ -87,6 +87,7 @@ def run_job(
     store = Store(Path(order.store))
     locks: dict[str, Lock] = {}
     stop = _Stop(should_stop)
+    log_bytes = Path(log).stat().st_size if log and Path(log).exists() else 0  # of earlier starts
     try:
         with join_ranks() as ranks:
             if ranks.rank == 0:
@@ -99,7 +100,7 @@ def run_job(
                 try:
                     sciences = _read_sciences(store, run_ids, ranks, log)
                     if sciences:
-                        _Packs(order, store, sciences, threads, stop, ranks, log, started, asked).train()
+                        _Packs(order, store, sciences, threads, stop, ranks, log, log_bytes, started, asked).train()
                 except TeacherNotReady as e:
                     print(f"not trained now: {e}", flush=True)
                 except Exception as error:
@@ -191,6 +192,7 @@ class _Packs:
     should_stop: Callable[[], bool]
     ranks: Ranks
     log: str
+    log_bytes: int
     started: JobStart
     asked: Mapping[str, int]
     device: torch.device = field(init=False)
@@ -261,7 +263,7 @@ class _Packs:
         for k in self._of_seed(seed) if self.ranks.rank == 0 else ():
             if k not in self._attempts:
                 self._attempts[k] = self.store.add_attempt(
-                    k, log=self.log, pid=os.getpid(), threads=self.threads, **self.asked
+                    k, log=self.log, log_bytes=self.log_bytes, pid=os.getpid(), threads=self.threads, **self.asked
                 )
 
     def _fail_pack(self, seed: int, error: Exception) -> None:

@@ -83,3 +83,24 @@ def test_only_starts_without_a_new_checkpoint_count_against_the_limit(tmp_path: 
     entry.fail_after_max_attempts(store, ["aaaa"], 3, log)
     failure = store.failure("aaaa")
     assert failure and failure.cause == "no progress in 3 attempts"
+
+
+def test_only_starts_that_end_out_of_memory_count_against_their_limit(tmp_path: Path) -> None:
+    """A log tells of all starts, and each is judged by what it has added."""
+    store, log = Store(tmp_path), tmp_path / "7_0_log.out"
+    log.touch()
+    killed, requeued = "slurmstepd: error: StepId=7.0 exceeded memory limit\n", "stopped by a signal\n"
+    for number, (run, end) in enumerate(
+        [("bbbb", killed), ("aaaa", requeued), ("aaaa", killed), ("aaaa", requeued), ("aaaa", killed), ("aaaa", killed)]
+    ):
+        entry.fail_after_max_attempts(store, ["aaaa", "bbbb"], 20, str(log))
+        assert not store.failed_ids(), number
+        store.checkpoints(run).mkdir(parents=True, exist_ok=True)
+        (store.checkpoints(run) / f"epoch-000003-step-{number:06d}.safetensors").touch()
+        store.add_attempt(run, log=str(log), log_bytes=log.stat().st_size, pid=number)
+        with log.open("a") as file:
+            file.write(f"training\n{end}")
+    entry.fail_after_max_attempts(store, ["aaaa", "bbbb"], 20, str(log))
+    failure = store.failure("aaaa")
+    assert failure and failure.cause.startswith("no result after 5 attempts, 3 of them out of memory: raise `mem_gb`")
+    assert store.failed_ids() == {"aaaa"}
