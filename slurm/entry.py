@@ -27,7 +27,7 @@ from slurm.imports import without_garbage_collection
 
 STOPPING = (signal.SIGUSR2, signal.SIGTERM)  # the signals that ask a job to stop
 RENDEZVOUS_SECONDS = 300.0
-REQUEUE_SECONDS, REQUEUE_PAUSE = 300.0, 5.0
+REQUEUE_TRIES, REQUEUE_PAUSE = 60, 5.0  # not a time, which runs on while SLURM has suspended the job
 # That of a process that was killed: the job's script requeues it. Processes lose each other, too, where SLURM has
 # suspended them for longer than they wait for each other.
 LOST_RANK_CODE = 128 + signal.SIGHUP
@@ -123,22 +123,26 @@ def requeue(job_id: str) -> int:
     and forget it. One that is cancelled or out of time is not, and ends.
 
     While SLURM does not answer the job stays, as SLURM requeues a preempted one that runs at the end of its grace time.
+    So does one that is suspended, which SLURM is about to stop or has just resumed: it can be requeued when it runs.
 
     Raises:
-        UserError: SLURM does not answer for ``REQUEUE_SECONDS``, or the job may not be requeued.
+        UserError: SLURM does not answer ``REQUEUE_TRIES`` times, or the job may not be requeued.
     """
     from slurm import commands
 
     if which("scontrol") is None:
         return REQUEUE_CODE
-    until = time.monotonic() + REQUEUE_SECONDS
+    tries = 0
     while True:
+        tries += 1
         try:
-            if commands.state_of(job_id) == "RUNNING":
+            if (state := commands.state_of(job_id)) == "SUSPENDED":
+                raise UserError(f"squeue: job {job_id} is suspended")
+            if state == "RUNNING":
                 commands.requeue(job_id)
             return 0
         except UserError as e:
-            if time.monotonic() >= until:
+            if tries >= REQUEUE_TRIES:
                 raise
             print(f"not requeued yet: {e}", flush=True)
         time.sleep(REQUEUE_PAUSE)

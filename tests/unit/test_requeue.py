@@ -36,9 +36,11 @@ SILENT = UserError("squeue: SLURM did not answer within 120 s")
         ([SILENT, SILENT, "RUNNING"], [""], 1),
         (["RUNNING", "RUNNING"], [SILENT, ""], 2),
         ([SILENT, "COMPLETING"], [], 0),
+        (["SUSPENDED", "SUSPENDED", "RUNNING"], [""], 1),
+        (["SUSPENDED", "CANCELLED"], [], 0),
     ],
 )
-def test_only_a_running_job_is_requeued_and_silence_is_waited_out(
+def test_only_a_running_job_is_requeued_and_silence_and_a_suspension_are_waited_out(
     states: list[str | UserError], requeues: list[str | UserError], calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called, state, requeue = [], answers(*states), answers(*requeues)
@@ -56,7 +58,7 @@ def test_only_a_running_job_is_requeued_and_silence_is_waited_out(
 def test_a_job_that_slurm_does_not_take_back_ends_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "state_of", answers("RUNNING"))
     monkeypatch.setattr(commands, "requeue", answers(UserError("scontrol: Requested operation is presently disabled")))
-    monkeypatch.setattr(entry, "REQUEUE_SECONDS", 0)
+    monkeypatch.setattr(entry, "REQUEUE_TRIES", 1)
     monkeypatch.setattr(entry, "which", lambda name: name)
     with pytest.raises(UserError, match="presently disabled"):
         entry.requeue("12")
