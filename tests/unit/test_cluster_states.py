@@ -35,19 +35,25 @@ class Slurm:
     accounted: list[JobState] = field(default_factory=list)
     answers: bool = True
     users: set[str] = field(default_factory=set)
+    calls: list[str] = field(default_factory=list)
 
     def squeue(self, users: set[str]) -> list[JobState]:
+        self.calls.append("squeue")
         self.users = set(users)
         if not self.answers:
             raise UserError("squeue: Unable to contact slurm controller")
         return self.queued
+
+    def sacct(self, job_ids: list[str]) -> list[JobState]:
+        self.calls.append("sacct")
+        return [job for job in self.accounted if job.job_id in job_ids]
 
 
 @pytest.fixture
 def slurm(monkeypatch: pytest.MonkeyPatch) -> Slurm:
     slurm = Slurm()
     monkeypatch.setattr(commands, "squeue", slurm.squeue)
-    monkeypatch.setattr(commands, "sacct", lambda ids: [job for job in slurm.accounted if job.job_id in ids])
+    monkeypatch.setattr(commands, "sacct", slurm.sacct)
     return slurm
 
 
@@ -80,17 +86,23 @@ def test_pending_and_running(cluster: Cluster, slurm: Slurm) -> None:
 
 def test_status_without_a_file_shows_jobs_of_a_cluster(cluster: Cluster, slurm: Slurm) -> None:
     slurm.queued = [JobState("7_0", NAME, "PENDING", "Priority"), JobState("7_1", NAME, "PENDING", "Dependency")]
-    slurm.accounted = [JobState("7_2", NAME, "NODE_FAIL", "None")]
+    slurm.accounted = [JobState("7_2", NAME, "NODE_FAIL", "None"), JobState("8", "kd-other-1", "TIMEOUT", "None")]
+    job = QueuedJob((QueuedRun("dddd", "student", False, 1),), None, "s", None, 1442, 64)
+    replace(cluster.queue, jobs=(job,)).write(cluster.queue_file.with_name("other-00000000.json"))
+    ArrayJobs(cluster.store).write(ArrayJob("kd-other-1", "", [["dddd"]], [], "8"))
     cluster.store.run("aaaa").mkdir(parents=True)
     cluster.store.add_attempt("aaaa", log="log", pid=1, memory_mb=1536, too_little_mb=1024)
     shown = run_command("status", "--results", cluster.store.root)
     head, *runs = shown.out.splitlines()
+    other = runs[-1]
     assert head.startswith("sweep: 2 pending, 1 node failed; started ") and "science.json" in shown.err
     assert runs == [
         "  aaaa  pending  s / student  Priority, job 7_0, requeued 1 time, "
         "retried with 1.5 GB after running out of memory with 1",
         "  bbbb  pending  s / student  Dependency, job 7_1",
+        other,
     ]
+    assert other.startswith("other: 1 timed out; started ") and slurm.calls == ["squeue", "sacct"], "for all sweeps"
 
 
 @pytest.mark.parametrize(
