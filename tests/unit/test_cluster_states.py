@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.planning.plan import plan_sweep
-from harness.planning.submit import _named_anywhere
+from harness.planning.submit import named_anywhere
 from harness.store import files
 from harness.store.store import Store
 from slurm import commands, early_ends, entry, excluded_nodes, job_checks
@@ -194,7 +194,7 @@ def test_jobs_are_seen_and_ended_without_their_profile(
     cluster: Cluster, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """It lies where the submitter keeps it, whom others cannot ask, and may be gone."""
-    profile = _named_anywhere(name)
+    profile = named_anywhere(name)
     assert profile == str(Path(name).resolve())
     replace(cluster.queue, cluster=profile).write(cluster.queue_file)
     slurm.queued = [JobState("7_0", NAME, "PENDING", "Priority")]
