@@ -76,8 +76,11 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     with without_garbage_collection():
         from harness.training.distributed.ranks import LostRank
         from harness.training.job import run_job  # not before: a job may be killed for its memory right here
+        from slurm.first_failure import FirstFailure
 
     note_missing_gpus()
+    leads = job.global_rank == 0
+    first_failure = FirstFailure(store, queue_file(store, job), job_order.run_ids) if leads else None
     # A grace time may be shorter than the start of a run, to its first step. Several processes agree on a stop later.
     stopped = signals and job.num_tasks == 1
     try:
@@ -88,19 +91,25 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
         traceback.print_exc()
         sys.stdout.flush()
         os._exit(LOST_RANK_CODE)
-    leads = job.global_rank == 0
     exit_codes.append(requeue(job.job_id) if leads and not finished else 0)
-    if leads and finished:
+    if first_failure and finished:
+        first_failure.end_look()
         tell(store, job)
+
+
+def queue_file(store: Store, job: Any) -> Path:
+    """Return the queue that a job of submitit is of."""
+    from slurm.array_jobs import queue_file_of
+
+    return queue_file_of(store, Path(job.paths.folder).name)
 
 
 def tell(store: Store, job: Any) -> None:
     """Tell this job's user what has become of its queue."""
-    from slurm.array_jobs import queue_file_of
     from slurm.blocked_runs import why_blocked_in_slurm
     from slurm.notification import tell
 
-    tell(queue_file_of(store, Path(job.paths.folder).name), why_blocked_in_slurm)
+    tell(queue_file(store, job), why_blocked_in_slurm)
 
 
 def note_missing_gpus() -> None:
