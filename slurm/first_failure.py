@@ -9,7 +9,7 @@ from harness.store.store import Store
 from slurm import notification
 from slurm.queue import Queue
 
-LOOK_SECONDS = 10.0
+LOOK_SECONDS = 5.0
 
 
 class FirstFailure:
