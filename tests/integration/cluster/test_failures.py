@@ -193,7 +193,8 @@ def test_a_job_that_runs_out_of_memory_asks_for_more(bench: ClusterBench) -> Non
     bench.quick()
     until(lambda: not bench.jobs_left())
     recorded_once(bench)
-    assert bench.store.attempts(run)[-1]["too_little_mb"] == 460
+    last = bench.store.attempts(run)[-1]
+    assert last["too_little_mb"] == 460 and last["log_bytes"] > 0, "the log of the first start lies before"
     (name,) = bench.submissions()
     ((log_file,)) = (bench.store.jobs / name).glob("*_log.out")
     assert "460 MB were too little: the next start asks for 1126 MB" in log_file.read_text()
