@@ -97,8 +97,10 @@ def status(
         say(f"table: {options.command_for('report', file, results, set_, only)}")
     else:
         from harness.planning.run_states import RunStates
+        from slurm.known_jobs import KnownJobs
 
-        opened = [open_queue(path) for path in _readable(queue_files(planned))]
+        known_jobs = KnownJobs()
+        opened = [open_queue(path, known_jobs) for path in _readable(queue_files(planned))]
         _print_states(planned, RunStates(planned.store, opened), json_)
 
 

@@ -78,16 +78,7 @@ def sweep(
     baseline: options.Baseline = None,
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
-    notify: Annotated[
-        str | None,
-        typer.Option(
-            "--notify",
-            metavar="COMMAND",
-            help="Run a command in the shell once when all is done, at the first failure, and when the sweep is stuck, "
-            "with a line that says so as $KD_SUMMARY and as its input; nothing has to watch (default: the profile's "
-            "`notify`).",
-        ),
-    ] = None,
+    notify: options.Notify = None,
     track: options.Track = [],  # noqa: B006
     tensorboard: options.EventFiles = None,
     probe: Annotated[
@@ -132,10 +123,9 @@ def sweep(
     if script and not (plan and cluster != LOCAL):
         raise UserError("--script goes with --plan and --cluster: it shows what sbatch would be given")
     if notify is not None:
-        from slurm.notify_command import command_problem
+        from slurm.notify_command import check_command
 
-        if problem := command_problem(notify):
-            raise UserError(f"--notify: {problem}")
+        check_command(notify)
     places = (file, results, data, set_, only, cluster)
     tracking = Tracking.of(track, tensorboard, detach)
     request = Request(*places, max_parallel, packs_per_job, baseline, margin, keep_best, tracking, notify)

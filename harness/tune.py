@@ -10,7 +10,7 @@ import typer
 
 from harness.console import options
 from harness.console.terminal import at_words, say
-from harness.errors import EXIT_OK, EXIT_RUN_FAILED
+from harness.errors import EXIT_OK, EXIT_RUN_FAILED, UserError, one_line
 from harness.phrases import plural
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def tune(
     baseline: options.Baseline = None,
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
+    notify: options.Notify = None,
     track: options.Track = [],  # noqa: B006
     tensorboard: options.EventFiles = None,
     json_: options.Json = False,
@@ -89,11 +90,12 @@ def tune(
     Exit code: 0 all final runs done, 1 some run failed, 2 wrong input.
     """
     from harness.planning.printed_results import print_results
-    from harness.planning.submit import LOCAL, Request
+    from harness.planning.submit import LOCAL, Request, named_anywhere
     from harness.planning.tracking_process import Tracking
     from harness.planning.tuned_sweep import write_tuned_sweep
     from harness.planning.tuning import NotTrained, Tuning, train
     from harness.planning.tuning_budget import budget_lines
+    from harness.planning.tuning_notification import TuningNotification
     from harness.planning.tuning_plan import TuningPlan, winning_settings
     from harness.reporting import protocol_guard
     from harness.reporting.tuning import tuning_dict, tuning_notes
@@ -104,7 +106,12 @@ def tune(
     if cluster != LOCAL:
         from slurm import profiles
 
-        profiles.load_profile(cluster)
+        profile = profiles.load_profile(cluster)
+        notify = profile.notify if notify is None else notify
+    if notify is not None:
+        from slurm.notify_command import check_command
+
+        check_command(notify)
     tracking = Tracking.of(track, tensorboard)
     places = (file, results, data, set_, only, cluster)
     request = Request(*places, max_parallel, None, baseline, margin, tracking=tracking)
@@ -113,9 +120,13 @@ def tune(
     protocol_guard.refuse_mixed(base.document.source, base.plan.cells, changes, mix_protocols)
     if baseline is not None:  # a wrong name is reported before anything is trained
         request.contents(base)
+    if notify is not None:
+        request = replace(request, notification=TuningNotification.of(notify, base, named_anywhere(cluster)))
     tuning = Tuning(TuningPlan.of(base, parse_only(only, base.plan.sweep)), request, retry_failed, check)
     if plan:
         _print_plan(tuning, json_)
+        if notify is not None and not json_:
+            print(f"when it is done, at the first failure and when it is stuck, this runs: {one_line(notify)}")
         return
     log = tuning.recorded()
     say("\n".join(budget_lines(tuning.plan)))
@@ -128,18 +139,27 @@ def tune(
             final = tuning.plan.final(log)
             tuned = write_tuned_sweep(final, winning_settings(log))
             _print_tuning(tuning, log, tuned, json_, is_last=no_final)
+            states, is_done = dict[str, str](), all(map(log.winner, tuning.plan.spaces))
+            if not no_final:
+                states = train(request, final, retry_failed, final if check else None, "the final runs")
+                is_done = set(states.values()) == {"done"}
+            if request.notification:
+                request.notification.tell_end(log, states, is_done)
             if no_final:
-                raise typer.Exit(EXIT_OK if all(map(log.winner, tuning.plan.spaces)) else EXIT_RUN_FAILED)
-            states = set(train(request, final, retry_failed, final if check else None, "the final runs").values())
+                raise typer.Exit(EXIT_OK if is_done else EXIT_RUN_FAILED)
     except KeyboardInterrupt:
         say("stopped watching; the jobs continue. Run the same command to go on, or `status --cancel` to end them.")
         raise typer.Exit(130) from None
     except NotTrained:
         raise typer.Exit(EXIT_RUN_FAILED) from None
+    except UserError as error:
+        if request.notification:
+            request.notification.tell_error(error)
+        raise
     named = results / tuned.relative_to(final.store.root)
     contents = replace(request.contents(final), file=str(named), sets=(), tuning=tuning_notes(log))
     print_results(final, contents, json_, {"tuning": tuning_dict(log), "tuned": str(tuned)})
-    raise typer.Exit(EXIT_OK if states == {"done"} else EXIT_RUN_FAILED)
+    raise typer.Exit(EXIT_OK if is_done else EXIT_RUN_FAILED)
 
 
 def _print_tuning(tuning: "Tuning", log: "TuningLog", tuned: Path, json_: bool, is_last: bool) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Protocol
 
 from slurm import local
+from slurm.known_jobs import KnownJobs
 from slurm.queue import Queue
 
 
@@ -25,8 +26,8 @@ class Backend(Protocol):
         """Return the scheduler's state of an open run and its remark; empty when it knows no job of it."""
 
 
-def backend_of(queue_file: Path) -> Backend:
-    """Return the backend of a queue file.
+def backend_of(queue_file: Path, known: KnownJobs | None = None) -> Backend:
+    """Return the backend of a queue file; ``known``: the answers of SLURM that queues of its store share.
 
     Raises:
         UserError: the file is damaged.
@@ -35,4 +36,4 @@ def backend_of(queue_file: Path) -> Backend:
         return local.Local(queue_file)
     from slurm.cluster import Cluster
 
-    return Cluster(queue_file)
+    return Cluster(queue_file, known=known or KnownJobs())

@@ -27,9 +27,10 @@ from slurm import (
     snapshot,
     submission,
 )
-from slurm.array_jobs import ArrayJob, ArrayJobs, by_run, new_name, squeue
+from slurm.array_jobs import ArrayJob, ArrayJobs, new_name, squeue
 from slurm.earlier_starts import EarlierStarts
 from slurm.job_groups import SlurmJob, job_groups
+from slurm.known_jobs import KnownJobs
 from slurm.node_order import function_of
 from slurm.queue import Queue, QueuedJob
 from slurm.refusals import Refusal
@@ -51,25 +52,22 @@ class Cluster:
 
     queue_file: Path
     unwritten: Queue | None = None  # what the file would hold, where nothing is to be submitted
+    known: KnownJobs = field(default_factory=KnownJobs)  # which other queues of the store may share
     queue: Queue = field(init=False)
     store: Store = field(init=False)
     _array_jobs: ArrayJobs = field(init=False)
-    _asked_at: float | None = None  # when SLURM was last asked for jobs
-    _live: dict[str, commands.JobState] = field(default_factory=dict)
-    _jobs_of_user: int = 0  # pending and running jobs and array tasks of this user, whatever they do
-    _ended: dict[str, commands.JobState] | None = None
     _most_array_tasks: int | None = None
     _array_tasks: int = 0  # to submit at once: fewer after SLURM has refused more
     _postponed: int = 0  # runs that the last start could not submit under SLURM's limits,
     _postponed_at: float = 0.0  # when that was,
     _postponed_by: str = ""  # and under which
     _earlier: EarlierStarts | None = None  # of the runs to submit
-    _silent: bool = False  # SLURM did not answer when it was last asked
 
     def __post_init__(self) -> None:
         self.queue = self.unwritten or Queue.read(self.queue_file)
         self.store = Store(Path(self.queue.store))
         self._array_jobs = ArrayJobs(self.store)
+        self.known.add_queue(self.queue.run_ids)
 
     @cached_property
     def profile(self) -> profiles.Profile:
@@ -92,7 +90,7 @@ class Cluster:
         While SLURM does not answer (its controller restarts, say) jobs are assumed to continue.
         """
         open_runs = set(self._open_runs())
-        return set() if (live := self._live_if_answered()) is None else open_runs - set(live)
+        return open_runs - self.known.live.keys() if self._is_answered() else set()
 
     def live(self) -> dict[str, commands.JobState]:
         """Return run_id -> its pending or running job, from one squeue call.
@@ -100,27 +98,21 @@ class Cluster:
         Raises:
             UserError: SLURM does not answer.
         """
-        if self._is_due():
-            self._asked_at = time.monotonic()
-            array_jobs = self._array_jobs.read()
-            jobs = squeue(array_jobs)
-            self._jobs_of_user = sum(job.user == commands.user() for job in jobs)
-            self._live = by_run(array_jobs, jobs)
-        return self._live
+        self.known.update(self._array_jobs, self._poll_seconds)
+        return self.known.live
 
     def scheduled(self, run_id: str) -> tuple[str, str]:
         """Return an open run's state and SLURM's remark on it; empty when SLURM knows no job of it."""
-        if (live := self._live_if_answered()) is None:
+        if not self._is_answered():
             return "", ""
-        if (job := live.get(run_id)) is not None:
+        if (job := self.known.live.get(run_id)) is not None:
             if job.state in ("RUNNING", "COMPLETING"):
                 return "running", f"job {job.job_id}"
             if job.state == "SUSPENDED":
                 return "suspended", f"job {job.job_id}"
             return "pending", f"{job.reason}, job {job.job_id}"
-        if self._ended is None:
-            self._ended = self._last_ends(live)
-        if (job := self._ended.get(run_id)) is None:
+        self.known.update_ends(self._array_jobs)
+        if (job := self.known.ends.get(run_id)) is None:
             return "", ""
         state, meaning = _ENDS.get(job.state, ("lost", f"ended as {job.state} without a result"))
         last = self.store.attempts(run_id)[-1:]
@@ -133,41 +125,17 @@ class Cluster:
         open_runs, live = set(self._open_runs()), self.live()
         jobs = sorted({job.job_id for run_id, job in live.items() if run_id in open_runs})
         commands.cancel(jobs)
-        self._asked_at = None
+        self.known.forget()
         return bool(jobs)
 
-    def _live_if_answered(self) -> dict[str, commands.JobState] | None:
-        if self._silent and not self._is_due():
-            return None
-        try:
-            live = self.live()
-        except UserError as e:
-            if not self._silent:
-                print(f"note: {e}; asking again", file=sys.stderr, flush=True)
-            self._silent = True
-            return None
-        self._silent = False
-        return live
-
-    def _is_due(self) -> bool:
-        return self._asked_at is None or time.monotonic() - self._asked_at >= self._poll_seconds
+    def _is_answered(self) -> bool:
+        return self.known.update_if_answered(self._array_jobs, self._poll_seconds)
 
     @property
     def _poll_seconds(self) -> float:
         with suppress(UserError):
             return self.profile.poll_seconds
         return profiles.Profile().poll_seconds
-
-    def _last_ends(self, live: dict[str, commands.JobState]) -> dict[str, commands.JobState]:
-        """Return run_id -> how the last job of an open run ended, from one sacct call."""
-        last: dict[str, tuple[str, str]] = {}
-        for array_job in self._array_jobs.read():
-            for i, pack in enumerate(array_job.packs):
-                last.update({run_id: (array_job.name, array_job.task(i)) for run_id in pack})
-        without_job = {k: last[k] for k in self._open_runs() if k in last and k not in live}
-        ids = sorted({job_id for _, job_id in without_job.values()})
-        states = {(job.name, job.job_id): job for job in commands.sacct(ids)}
-        return {k: job for k, key in without_job.items() if (job := states.get(key)) is not None}
 
     def _open_runs(self) -> list[str]:
         settled = self.store.done_ids() | self.store.failed_ids()
@@ -190,7 +158,7 @@ class Cluster:
             return self._postponed
         with self._array_jobs.submit_lock():
             self._adopt()
-            self._asked_at = None
+            self.known.forget()
             early_ends.write_failures(self.store)
             to_submit = set(self._open_runs()) - set(self.live())
             to_submit -= self._fail_without_teacher(to_submit)
@@ -281,7 +249,7 @@ class Cluster:
     def _fail_without_teacher(self, run_ids: set[str]) -> set[str]:
         """Write a failure for those of these runs whose teacher nobody will train, and return them."""
         jobs = [job.only(run_ids) for job in self.queue.jobs]
-        needs = {k for job in jobs for k in job.all_needs} - set(self._live)
+        needs = {k for job in jobs for k in job.all_needs} - set(self.known.live)
         missing = {k for k in needs if missing_teachers.is_missing(self.store, self.queue.run_ids, k)}
         failed: set[str] = set()
         for job in jobs:
@@ -317,15 +285,15 @@ class Cluster:
             if refusal.is_job_limit:
                 self._array_jobs.remove(array_job)
                 shutil.rmtree(folder)
-                if len(jobs) > 1 or self._jobs_of_user or refusal.is_shared:  # else waiting does not help
+                if len(jobs) > 1 or self.known.of_user or refusal.is_shared:  # else waiting does not help
                     raise
             # The note stays: if only sbatch's answer was lost, the next start adopts the jobs.
             avoided = f"; {note}" if (note := excluded_nodes.excluded_nodes_text([self.queue_file])) else ""
             raise UserError(f"--cluster {self.queue.cluster}: sbatch refused: {refusal}{avoided}") from None
         self._array_jobs.write(array_job)
         for i, job in enumerate(jobs):
-            self._live |= {k: commands.JobState(array_job.task(i), name, "PENDING", "None") for k in job.run_ids}
-        self._jobs_of_user += len(jobs)
+            self.known.live |= {k: commands.JobState(array_job.task(i), name, "PENDING", "None") for k in job.run_ids}
+        self.known.of_user += len(jobs)
 
     def _submission(
         self, name: str, jobs: list[SlurmJob], code: Path, has_own_code: bool, teacher_runs: tuple[str, ...]
@@ -336,7 +304,7 @@ class Cluster:
         if has_own_code or self.profile.container is None:
             search += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         # afterany, not afterok: a student whose teacher failed starts, records that as its failure, and ends.
-        teachers = dict.fromkeys(self._live[k].job_id for k in teacher_runs if k in self._live)
+        teachers = dict.fromkeys(self.known.live[k].job_id for k in teacher_runs if k in self.known.live)
         return submission.Submission(
             name=name,
             folder=self.store.jobs / name,

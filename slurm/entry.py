@@ -28,7 +28,7 @@ from slurm.imports import without_garbage_collection
 
 STOPPING = (signal.SIGUSR2, signal.SIGTERM)  # the signals that ask a job to stop
 RENDEZVOUS_SECONDS = 300.0
-REQUEUE_SECONDS, REQUEUE_PAUSE = 300.0, 5.0
+REQUEUE_TRIES, REQUEUE_PAUSE = 60, 5.0  # not a time, which runs on while SLURM has suspended the job
 # That of a process that was killed: the job's script requeues it. Processes lose each other, too, where SLURM has
 # suspended them for longer than they wait for each other.
 LOST_RANK_CODE = 128 + signal.SIGHUP
@@ -78,6 +78,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     with without_garbage_collection():
         from harness.training.distributed.ranks import LostRank
         from harness.training.job import run_job  # not before: a job may be killed for its memory right here
+        from slurm.first_failure import FirstFailure
 
     leads = job.global_rank == 0
     if not has_usable_gpus():
@@ -85,6 +86,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
         return
     if leads:
         left_nodes.note_begin(log)
+    first_failure = FirstFailure(store, queue_file(store, job), job_order.run_ids) if leads else None
     # A grace time may be shorter than the start of a run, to its first step. Several processes agree on a stop later.
     stopped = signals and job.num_tasks == 1
     try:
@@ -95,17 +97,24 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
         sys.stdout.flush()
         os._exit(LOST_RANK_CODE)
     exit_codes.append(requeue(job.job_id) if leads and not finished else 0)
-    if leads and finished:
+    if first_failure and finished:
+        first_failure.end_look()
         tell(store, job)
+
+
+def queue_file(store: Store, job: Any) -> Path:
+    """Return the queue that a job of submitit is of."""
+    from slurm.array_jobs import queue_file_of
+
+    return queue_file_of(store, Path(job.paths.folder).name)
 
 
 def tell(store: Store, job: Any) -> None:
     """Tell this job's user what has become of its queue."""
-    from slurm.array_jobs import queue_file_of
     from slurm.blocked_runs import why_blocked_in_slurm
     from slurm.notification import tell
 
-    tell(queue_file_of(store, Path(job.paths.folder).name), why_blocked_in_slurm)
+    tell(queue_file(store, job), why_blocked_in_slurm)
 
 
 def has_usable_gpus() -> bool:
@@ -133,22 +142,26 @@ def requeue(job_id: str) -> int:
     and forget it. One that is cancelled or out of time is not, and ends.
 
     While SLURM does not answer the job stays, as SLURM requeues a preempted one that runs at the end of its grace time.
+    So does one that is suspended, which SLURM is about to stop or has just resumed: it can be requeued when it runs.
 
     Raises:
-        UserError: SLURM does not answer for ``REQUEUE_SECONDS``, or the job may not be requeued.
+        UserError: SLURM does not answer ``REQUEUE_TRIES`` times, or the job may not be requeued.
     """
     from slurm import commands
 
     if which("scontrol") is None:
         return REQUEUE_CODE
-    until = time.monotonic() + REQUEUE_SECONDS
+    tries = 0
     while True:
+        tries += 1
         try:
-            if commands.state_of(job_id) == "RUNNING":
+            if (state := commands.state_of(job_id)) == "SUSPENDED":
+                raise UserError(f"squeue: job {job_id} is suspended")
+            if state == "RUNNING":
                 commands.requeue(job_id)
             return 0
         except UserError as e:
-            if time.monotonic() >= until:
+            if tries >= REQUEUE_TRIES:
                 raise
             print(f"not requeued yet: {e}", flush=True)
         time.sleep(REQUEUE_PAUSE)
@@ -170,31 +183,38 @@ def fail_after_max_attempts(
 ) -> None:
     """Record a failure of runs that were started too often in a row without a new checkpoint, so that requeuing ends.
 
-    A run that ends out of memory has fewer starts, with or without one: its checkpoints may come just before the kill.
-    ``restarts``: those that SLURM does not count. Those after which the job asks for more memory do not count.
+    Starts that end out of memory may be fewer, with or without one: a checkpoint may come just before the kill. Those
+    with less memory than this one do not count.
+    ``restarts``: those that SLURM does not count.
     """
     asked = out_of_memory.asked_memory(log)
-    has_more = asked.get("memory_mb", 0) > asked.get("too_little_mb", 0) > 0
-    noted = {(a["host"], a.get("pid")) for k in run_ids for a in store.attempts(k) if a["log"] == log}
+    memory = asked.get("memory_mb", 0)
+    has_more = memory > asked.get("too_little_mb", 0) > 0
+    of_job = [a for k in run_ids for a in store.attempts(k) if a["log"] == log]
+    noted = {(a["host"], a.get("pid")) for a in of_job}
     # Starts of this job that died before they noted any run. Others may have been for another seed's runs.
     not_noted = max(0, int(os.environ.get("SLURM_RESTART_COUNT", "0")) + restarts - len(noted))
+    last_begin = max((a.get("log_bytes", 0) for a in of_job), default=0)
+    last_for_memory = out_of_memory.is_told_by(files.tail(Path(log), begin=last_begin))
     for run_id in set(run_ids) - store.done_ids() - store.failed_ids():
+        attempts = store.attempts_since_failure(run_id)
         fruitless = store.fruitless_attempts(run_id) + not_noted
-        starts = len(store.attempts_since_failure(run_id)) + not_noted
-        if fruitless < max_attempts and (starts < MEMORY_ATTEMPTS or has_more):
+        # What cannot note a run dies of the same each time.
+        ends = out_of_memory.are_told(attempts, of_job) + [last_for_memory] * not_noted
+        with_as_much = [a.get("memory_mb", memory) >= memory for a in attempts] + [not has_more] * not_noted
+        given_up = sum(map(all, zip(ends, with_as_much, strict=True))) >= MEMORY_ATTEMPTS
+        if fruitless < max_attempts and not given_up:
             continue
-        log_end = files.tail(Path((store.attempts(run_id) or [{"log": log}])[-1]["log"]))
-        for_memory = out_of_memory.is_told_by(log_end)
-        if for_memory or fruitless >= max_attempts:
-            full = not for_memory and files.names_full_disk(log_end)
-            cause = f"no progress in {fruitless} attempts"
-            if for_memory:
-                key = "max_mem_gb" if "too_little_mb" in asked else "mem_gb"
-                cause = f"no result after {starts} attempts, out of memory: raise `{key}` in the profile"
-            if full:
-                cause += ": no space left on the disk"
-            store.write_failure(run_id, "disk" if full else "killed", cause, log_end, log)
-            print(f"{run_id}: failed: {cause}", flush=True)
+        cause, kind = f"no progress in {fruitless} attempts", "killed"
+        log_end = files.tail(Path((attempts or [{"log": log}])[-1]["log"]))
+        if given_up or ends[-1:] == [True]:
+            key = "max_mem_gb" if "too_little_mb" in asked else "mem_gb"
+            which = "" if all(ends) else f"{sum(ends)} of them "
+            cause = f"no result after {len(ends)} attempts, {which}out of memory: raise `{key}` in the profile"
+        elif files.names_full_disk(log_end):
+            cause, kind = f"{cause}: no space left on the disk", "disk"
+        store.write_failure(run_id, kind, cause, log_end, log)
+        print(f"{run_id}: failed: {cause}", flush=True)
 
 
 def _join(job: Any) -> None:

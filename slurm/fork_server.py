@@ -112,12 +112,15 @@ def _run_job(answers: int, order: dict[str, Any], log: str, gpu: str | None) -> 
 
     from harness.training.job import run_job
     from harness.training.job_order import JobOrder
+    from harness.training.suspension import watch_suspensions
 
     np.random.seed()  # jobs would draw the same numbers; Python's own generator is seeded at a fork
     signals = note_signals()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-    if "SLURM_JOB_ID" in os.environ and not has_usable_gpus():
-        sys.exit(1)
+    if "SLURM_JOB_ID" in os.environ:
+        watch_suspensions()
+        if not has_usable_gpus():
+            sys.exit(1)
     if not run_job(JobOrder.from_json(order), lambda: bool(signals), log, began):
         sys.exit(STOPPED)
 

@@ -22,6 +22,7 @@ from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
 from slurm import entry, left_nodes, out_of_memory, staging
 from slurm.attempt_notes import asked_at_start
+from slurm.first_failure import FirstFailure
 from slurm.fork_server import STOPPED, ForkServer
 from slurm.oom_kills import oom_kills
 
@@ -66,11 +67,15 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
         for number, each in enumerate(orders)
     ]
     _note_memory(Path(job.paths.stdout), store, members)
+    run_ids = [run_id for member in members for run_id in member.run_ids]
+    first_failure = FirstFailure(store, entry.queue_file(store, job), run_ids)
     with ThreadPoolExecutor(1) as teller:
         node = _Node(store, members, max_attempts, signals, lambda: entry.tell(store, job), teller)
         left_nodes.note_begin(str(job.paths.stdout))
         with left_nodes.excluding(store, str(job.paths.stdout)):
             finished = node.train()
+        if finished:
+            first_failure.end_look()
         exit_code = 0 if finished else entry.requeue(job.job_id)
     if node.errors:
         raise RuntimeError(f"{plural(len(node.errors), 'job')} ended with an error: see {', '.join(node.errors)}")

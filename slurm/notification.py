@@ -72,15 +72,24 @@ def _failure(queue: Queue, store: Store, run_id: str) -> str:
 
 
 def _tell_once(told: Path, event: str, queue: Queue, notify: Notification, text: str) -> None:
-    """Run the command, unless the mark of the event is there: of several processes, the one that makes it tells."""
+    """Tell of an event, unless its mark is there: of several processes, the one that makes it tells."""
     try:
         os.close(os.open(told, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     except FileExistsError:
         return
+    run_command(event, notify, queue.cluster, text)
+
+
+def run_command(event: str, notify: Notification, cluster: str | None, text: str) -> None:
+    """Run the user's command for an event, with a summary of one line; what goes wrong is only noted."""
     elapsed = timedelta(seconds=int(max(0.0, time.time() - notify.submitted / 1e9)))
-    summary = one_line(f"kd: {notify.sweep} {_place(queue.cluster)}: {text}, {elapsed}")
+    summary = one_line(f"kd: {notify.sweep} {_place(cluster)}: {text}, {elapsed}")
     variables = {"KD_EVENT": event, "KD_SWEEP": notify.sweep, "KD_SUMMARY": summary}
-    if problem := run_notify_command(notify.command, summary, variables, notify.folder):
+    try:
+        problem = run_notify_command(notify.command, summary, variables, notify.folder)
+    except OSError as e:
+        problem = f"{type(e).__name__}: {e}"
+    if problem:
         _note(f"{problem}; not told: {summary}")
 
 

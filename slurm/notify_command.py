@@ -5,7 +5,7 @@ import signal
 import subprocess
 from collections.abc import Mapping
 
-from harness.errors import one_line
+from harness.errors import UserError, one_line
 
 TIME_LIMIT = 60.0  # seconds
 _SHELL = ("/bin/sh", "-c")
@@ -18,6 +18,16 @@ def command_problem(command: str) -> str:
     check = subprocess.run([_SHELL[0], "-n", *_SHELL[1:], command], capture_output=True, text=True)
     lines = check.stderr.strip().splitlines()
     return f"expected a command for the shell, which says: {one_line(lines[-1])}" if check.returncode and lines else ""
+
+
+def check_command(command: str) -> None:
+    """Check the command of ``--notify``.
+
+    Raises:
+        UserError: the shell cannot read it.
+    """
+    if problem := command_problem(command):
+        raise UserError(f"--notify: {problem}")
 
 
 def run_notify_command(command: str, summary: str, variables: Mapping[str, str], folder: str) -> str:

@@ -7,9 +7,11 @@ has not ended yet, and starts it again only after its script has ended. Without 
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from harness.store import files
 from slurm.environment import JOB_IN_SHELL
@@ -22,6 +24,18 @@ _NOTE, _LOG = "_short_of_memory", re.compile(r"_\d+_log\.out$")  # of a job, or 
 def is_told_by(log_end: str) -> bool:
     """Return whether the end of a log says that SLURM has killed a process for its memory."""
     return any(words in log_end.lower() for words in _WORDS)
+
+
+def are_told(attempts: Sequence[dict[str, Any]], neighbours: Iterable[dict[str, Any]]) -> list[bool]:
+    """Return of each attempt whether it ended out of memory, as its own part of its log says.
+
+    ``neighbours`` are the attempts, of other runs too, that have written to the same logs. Notes of an earlier harness
+    do not say where their part begins.
+    """
+    begins = sorted({(attempt["log"], attempt.get("log_bytes", 0)) for attempt in (*attempts, *neighbours)})
+    following = {this: after[1] for this, after in pairwise(begins) if this[0] == after[0]}
+    parts = ((attempt["log"], attempt.get("log_bytes", 0)) for attempt in attempts)
+    return [is_told_by(files.tail(Path(log), begin=begin, end=following.get((log, begin)))) for log, begin in parts]
 
 
 def count_in_shell(folder: Path) -> list[str]:

@@ -190,9 +190,9 @@ def load_profile(name: str) -> Profile:
             f"{expected('the Python inside the container, without spaces', profile.python)}; it starts by `container`"
         )
         mistakes.append(document.mistake(("python",), text))
-    for option, value in profile.sbatch.items():
+    for option in profile.sbatch:
         with collected(mistakes), document.place(("sbatch", option)):
-            sbatch_options.check_option(option, value, profile.resources.model_dump())
+            sbatch_options.check_option(option, profile.sbatch, profile.resources.model_dump())
     shortest = min(resources.time_minutes for resources in (profile.resources, *rules))
     if profile.signal_seconds >= 60 * shortest:
         text = (

@@ -25,16 +25,26 @@ KEYS = {
     "qos": "qos", "q": "qos",
     "constraint": "constraint", "C": "constraint",
 }  # fmt: skip
-# Options without which the harness would not find its jobs or their logs again.
-OWN = ("array", "error", "job-name", "output", "signal", "wrap")
+# Options that the harness relies on -> why a profile cannot change them.
+_FOUND = "is set by the harness, which finds its jobs and logs by it"
+_ANSWER = "would keep from the harness the number of its jobs, which sbatch prints"
+_CLUSTER = "is another cluster's: the harness asks that of SLURM_CONF for its jobs; state SLURM_CONF when you call it"
+OWN = {
+    **dict.fromkeys(("array", "error", "job-name", "output", "wrap"), _FOUND),
+    "signal": "is set by the harness, whose jobs checkpoint by it; state `signal_seconds`",
+    "open-mode": "is always append: a job that is requeued goes on with its log, by which the harness judges its ends",
+    **dict.fromkeys(("quiet", "parsable", "test-only"), _ANSWER),
+    "wait": "would keep sbatch, and so `sweep`, until the jobs have ended",
+    **dict.fromkeys(("clusters", "cluster-constraint"), _CLUSTER),
+}
 # Further long options of SLURM 22.05 to 24.11, from its manual page sbatch(1).
 FURTHER = """
-    acctg-freq batch bb bbf begin chdir cluster-constraint clusters comment container container-id contiguous core-spec
+    acctg-freq batch bb bbf begin chdir comment container container-id contiguous core-spec
     cores-per-socket cpu-freq cpus-per-gpu deadline delay-boot dependency exclude exclusive export export-file
     extra-node-info get-user-env gid gpu-bind gpu-freq gpus-per-socket gpus-per-task gres gres-flags hint hold
     ignore-pbs input kill-on-invalid-dep licenses mail-type mail-user mcs-label mem-bind mem-per-cpu mem-per-gpu mincpus
-    network nice no-kill no-requeue nodefile nodelist ntasks-per-core ntasks-per-gpu ntasks-per-socket open-mode
-    overcommit oversubscribe power prefer priority profile propagate quiet reboot requeue reservation resv-ports
+    network nice no-kill no-requeue nodefile nodelist ntasks-per-core ntasks-per-gpu ntasks-per-socket
+    overcommit oversubscribe power prefer priority profile propagate reboot requeue reservation resv-ports
     segment sockets-per-node spread-job switches thread-spec threads-per-core time-min tmp tres-bind tres-per-task uid
     use-min-nodes verbose wait-all-nodes wckey
 """.split()
@@ -118,8 +128,8 @@ def value(value: Any) -> Any:
     return value
 
 
-def check_option(name: str, value: Any, resources: dict[str, Any]) -> None:
-    """Check an option that a profile adds. ``resources``: the profile's.
+def check_option(name: str, options: dict[str, Any], resources: dict[str, Any]) -> None:
+    """Check one of the options that a profile adds. ``resources``: the profile's.
 
     Raises:
         ValueError: a key of the profile sets it, the harness needs it, or its name is misspelt.
@@ -129,7 +139,7 @@ def check_option(name: str, value: Any, resources: dict[str, Any]) -> None:
     if key := KEYS.get(option):
         raise ValueError(f"repeats a key of the profile; state it as `{key}`")
     if option in OWN:
-        raise ValueError("is set by the harness, which finds its jobs and logs by it; remove it")
+        raise ValueError(f"{OWN[option]}; remove it")
     if name.startswith("-") or stated in LONG:
         raise ValueError(f"options are named by their long names, without dashes in front; write {option}")
     if option not in FURTHER:
@@ -137,8 +147,10 @@ def check_option(name: str, value: Any, resources: dict[str, Any]) -> None:
         if near:
             use = f"state it as `{KEYS[near[0]]}`" if near[0] in KEYS else f"did you mean {near[0]!r}?"
             raise ValueError(f"unknown option of sbatch; {use}")
+    if option == "no-requeue" and options[name] is not False and options.get("requeue") is not False:
+        raise ValueError("has no effect beside `requeue`, which jobs are submitted with; add `requeue: false`")
     if option == "gres":
-        _check_gres(str(value), resources["gpus_per_node"])
+        _check_gres(str(options[name]), resources["gpus_per_node"])
     if option in ("mem-per-cpu", "mem-per-gpu") and resources["mem_gb"]:
         raise ValueError("and `resources.mem_gb` exclude each other; remove one of them")
 

@@ -82,6 +82,15 @@ EventFiles = Annotated[
         "--tensorboard", help="Write TensorBoard event files into this folder while the runs train, one folder per run."
     ),
 ]
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        "--notify",
+        metavar="COMMAND",
+        help="Run a command in the shell once when all is done, at the first failure, and when the work is stuck, with "
+        "a line that says so as $KD_SUMMARY and as its input (default: the profile's `notify`). More in docs/slurm.md.",
+    ),
+]
 Epoch = Annotated[
     str | None,
     typer.Option(

@@ -11,6 +11,7 @@ from harness.planning.plan import Planned
 from harness.store import json_files
 from slurm import backend
 from slurm.backend import Backend
+from slurm.known_jobs import KnownJobs
 from slurm.queue import Queue, QueuedJob
 
 LOOK_SECONDS = 2.0  # between looks for queues that were started or rewritten since
@@ -58,6 +59,7 @@ class Queues:
     opened: list[OpenQueue] = field(default_factory=list)
     with_job: set[str] = field(default_factory=set)  # open and settled runs that some queue takes care of
     _next_look: float = 0.0
+    _known_jobs: KnownJobs = field(default_factory=KnownJobs)
 
     @classmethod
     def of(cls, path: Path) -> "Queues":
@@ -72,7 +74,9 @@ class Queues:
         """
         if (begin := time.monotonic()) >= self._next_look:
             known = {(opened.path, opened.version): opened for opened in self.opened}
-            self.opened = [known.get((path, _version(path))) or open_queue(path) for path in self.find()]
+            self.opened = [
+                known.get((path, _version(path))) or open_queue(path, self._known_jobs) for path in self.find()
+            ]
             now = time.monotonic()
             self._next_look = now + max(LOOK_SECONDS, 20 * (now - begin))
         self.with_job = set().union(*(q.queue.run_ids - q.jobs.runs_without_job() for q in self.opened))
@@ -104,11 +108,11 @@ def _version(path: Path) -> int:
     return 0  # gone: reading it tells
 
 
-def open_queue(path: Path) -> OpenQueue:
-    """Return a queue with the backend of its jobs.
+def open_queue(path: Path, known: KnownJobs | None = None) -> OpenQueue:
+    """Return a queue with the backend of its jobs, which may share the answers of SLURM with others of its store.
 
     Raises:
         UserError: its file is damaged or gone.
     """
     version = _version(path)  # before reading: what is written in between is read again
-    return OpenQueue(path, version, Queue.read(path), backend.backend_of(path))
+    return OpenQueue(path, version, Queue.read(path), backend.backend_of(path, known))

@@ -19,6 +19,7 @@ from harness.spec.science import Science
 from harness.spec.tasks import TaskInfo, classification
 from harness.store import json_files, ownership
 from harness.store.store import Store
+from slurm.known_jobs import KnownJobs
 from slurm.queue import Queue, QueuedJob, QueuedRun
 
 # A selection (`--only`, `--set`) and a tuning have marks of their own after the sweep's name.
@@ -53,20 +54,26 @@ class StoreSweep:
 
 @dataclass
 class StoreSweeps:
-    """The sweeps of a store. What SLURM was asked is kept between two looks, as its ``poll_seconds`` say."""
+    """The sweeps of a store. What SLURM has answered is for all of them, and is kept between two looks,
+    as ``poll_seconds`` say."""
 
     store: Store
     _opened: dict[tuple[Path, int], OpenQueue] = field(default_factory=dict)
+    _known_jobs: KnownJobs = field(default_factory=KnownJobs)
 
     def look(self) -> list[StoreSweep]:
         """Return the sweeps that have queues: active ones first, finished ones last, and by name."""
         done, failed = self.store.done_ids(), self.store.failed_ids()
+        settled = done | failed
         by_name: dict[str, list[tuple[Path, int, Queue]]] = {}
         for path in self.store.all_queues():
             if name := _QUEUE_NAME.fullmatch(path.stem):
                 try:
                     version = path.stat().st_mtime_ns
-                    by_name.setdefault(name[1], []).append((path, version, Queue.read(path)))
+                    queue = Queue.read(path)
+                    if (path, version) not in self._opened and not queue.run_ids <= settled:  # all, before any is asked
+                        self._opened[path, version] = open_queue(path, self._known_jobs)
+                    by_name.setdefault(name[1], []).append((path, version, queue))
                 except (UserError, FileNotFoundError) as e:
                     json_files.print_note(f"{e}; left out")
         sweeps = [self._sweep(name, queues, done, failed) for name, queues in by_name.items()]
@@ -77,9 +84,6 @@ class StoreSweeps:
         counts = Counter("done" if k in done else "failed" for k in run_ids if k in done or k in failed)
         open_runs = [k for k in run_ids if k not in done and k not in failed]
         own = [(path, version) for path, version, queue in queues if not queue.run_ids.isdisjoint(open_runs)]
-        for key in own:
-            if key not in self._opened:
-                self._opened[key] = open_queue(key[0])
         states = RunStates(self.store, [self._opened[key] for key in own])
         rows = [states.row(k, "", "to do") for k in open_runs]
         active = [row for row in rows if row["state"] in ACTIVE]

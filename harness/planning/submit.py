@@ -23,6 +23,7 @@ from harness.spec.idle_settings import idle_settings
 from harness.store import ownership
 
 if TYPE_CHECKING:
+    from harness.planning.tuning_notification import TuningNotification
     from harness.reporting.comparison import Contents
     from slurm.queue import Notification, Queue
 
@@ -47,6 +48,7 @@ class Request:
     keep_best: bool = False
     tracking: Tracking = field(default_factory=Tracking)
     notify: str | None = None  # the command that tells how the sweep ends
+    notification: "TuningNotification | None" = None  # of a tuning, whose queues tell nothing
 
     def plan(self, fetch: bool) -> Planned:
         """Return the sweep's plan; ``fetch``: download given weights whose sha256 is not known.
@@ -272,12 +274,12 @@ def _queue(work: Work) -> "Queue":
         threads=devices.threads_of_a_job(work.at_once),
         data=None,
         weights={},
-        cluster=_named_anywhere(work.cluster),
+        cluster=named_anywhere(work.cluster),
         keep_best=work.keep_best,
     )
 
 
-def _named_anywhere(cluster: str) -> str | None:
+def named_anywhere(cluster: str) -> str | None:
     """Return a profile's name, or its file's absolute path; None for this machine."""
     if cluster == LOCAL:
         return None

@@ -190,7 +190,9 @@ def train(request: Request, planned: Planned, retry_failed: bool, checked: Plann
         if checked and (to_check := work_of(request, checked, retry_failed).to_do):
             check_first_steps(checked, to_check, request.cluster)
         say(work.text())
-        watch(planned, Queues.of(submit(work)), restart=True, part=part)
+        queue_file, notification = submit(work), request.notification
+        tell = notification.of_stage(planned, work.to_do, queue_file, part) if notification else None
+        watch(planned, Queues.of(queue_file), restart=True, part=part, tell=tell)
     return planned.states()
 
 

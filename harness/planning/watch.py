@@ -1,7 +1,7 @@
 """Live progress of a sweep, read from the store: watching can stop and start again at any time."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.live import Live
@@ -26,19 +26,27 @@ REFRESH_SECONDS = 0.5
 LINE_SECONDS = 60  # between lines about the whole where nothing can be drawn
 ROUND_SECONDS = 20  # that a tuning may take between two rounds
 RESTARTS = 3
+Tell = Callable[[str], None]  # tells of failures and ends, and why nothing goes on if that is so
 MOST_LINES = 20  # runs up to which a terminal keeps a line for each; of more, for those without a result
 _RESULT = 18  # columns of a result after its label
 _CAUSE_ABOVE = "the cause above"
 _ECHO = 2  # columns of the ^C that a terminal writes after the last line
 
 
-def watch(planned: Planned, queues: Queues, restart: bool, part: str = "", table_follows: bool = False) -> None:
+def watch(
+    planned: Planned,
+    queues: Queues,
+    restart: bool,
+    part: str = "",
+    table_follows: bool = False,
+    tell: Tell | None = None,
+) -> None:
     """Show progress until every run is done or failed, or until no queue trains the rest any more; then sum up.
 
     ``part`` is what of a longer work is watched, if any. ``table_follows``: with the causes of failures under it.
     With ``restart``, runs whose jobs were lost (killed, preempted, their node gone) are started again by the last
     queue, up to RESTARTS times in a row without any run ending. Runs that a cluster could not take yet are started as
-    others end.
+    others end. ``tell`` tells the user what has become of the runs, in place of the last queue.
 
     Raises:
         KeyboardInterrupt: ctrl-C; the jobs continue.
@@ -56,7 +64,7 @@ def watch(planned: Planned, queues: Queues, restart: bool, part: str = "", table
                 stderr.print(encodable(line, stderr.encoding), soft_wrap=not stderr.is_terminal)
             restarts = 0 if progress.settled else restarts
             if restart:
-                tell_news(progress, queues.opened[-1])
+                tell_news(progress, queues.opened[-1], tell)
             elapsed = max(0.0, time.time() - progress.began)
             drawn = screen(progress, elapsed, part, stderr.width - _ECHO, stderr.height - 1)
             live.update(encodable(drawn, stderr.encoding), refresh=True)
@@ -67,7 +75,7 @@ def watch(planned: Planned, queues: Queues, restart: bool, part: str = "", table
             lost = progress.open - queues.with_job - set(progress.running)
             if not progress.open and not is_between_rounds:
                 if restart:
-                    notification.tell(queues.opened[-1].path)
+                    (tell or _teller(queues.opened[-1]))("")
                 break
             if lost and restart and restarts < RESTARTS and not cancelled_file(queues.opened[-1].path).exists():
                 restarts += queues.opened[-1].jobs.start() < len(lost)  # not counted when the cluster takes none now
@@ -77,7 +85,7 @@ def watch(planned: Planned, queues: Queues, restart: bool, part: str = "", table
                     Text(why := _why_nothing_trains(planned, queues.opened, len(lost), restart)), soft_wrap=True
                 )
                 if restart:
-                    notification.tell(queues.opened[-1].path, lambda _: why)
+                    (tell or _teller(queues.opened[-1]))(why)
                 break
             if now >= next_line and (not stderr.is_terminal or stderr.is_dumb_terminal):
                 next_line = now + LINE_SECONDS
@@ -119,13 +127,18 @@ def news(progress: SweepProgress, width: int | None) -> list[Text]:
     return lines
 
 
-def tell_news(progress: SweepProgress, opened: OpenQueue) -> None:
-    """Tell the user's command of a failure, or that SLURM holds all that could start."""
-    if not opened.queue.notify:
+def tell_news(progress: SweepProgress, opened: OpenQueue, tell: Tell | None = None) -> None:
+    """Tell the user of a failure, or that SLURM holds all that could start."""
+    if not (tell or opened.queue.notify):
         return
     held = "" if progress.running else why_blocked(opened.queue, opened.jobs, restarts=True)
     if held or any(progress.states[run_id] == "failed" for run_id in progress.settled):
-        notification.tell(opened.path, lambda _: held)
+        (tell or _teller(opened))(held)
+
+
+def _teller(opened: OpenQueue) -> Tell:
+    """Return what tells by the command of a queue."""
+    return lambda why_stuck: notification.tell(opened.path, lambda _: why_stuck)
 
 
 def encodable(text: Text, encoding: str) -> Text:

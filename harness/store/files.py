@@ -225,11 +225,16 @@ def entries(folder: Path, pattern: str = "*") -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def tail(log: Path, lines: int = 30) -> str:
-    """Return the last lines of a log file, of its last megabyte at most, or why there are none."""
+def tail(log: Path, lines: int = 30, begin: int = 0, end: int | None = None) -> str:
+    """Return the last lines of a log file, of its last megabyte at most, or why there are none.
+
+    ``begin`` and ``end`` are the bytes between which to look.
+    """
     try:
         with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            return "\n".join(file.read(TAIL_BYTES).decode(errors="replace").splitlines()[-lines:])
+            size = file.seek(0, os.SEEK_END)
+            end = size if end is None else min(end, size)
+            first = file.seek(max(0, begin, end - TAIL_BYTES))
+            return "\n".join(file.read(max(0, end - first)).decode(errors="replace").splitlines()[-lines:])
     except OSError as e:
         return f"(no log: {e})"

@@ -27,7 +27,7 @@ def _checked_attempt(value: dict[str, Any]) -> dict[str, Any]:
     for key in ("log", "host"):
         if not isinstance(value.get(key), str):
             raise ValueError(f"{key}: expected text, found {shorten(value.get(key))}")
-    for key in ("pid", "memory_mb", "too_little_mb", "minutes", "too_few_minutes"):
+    for key in ("pid", "log_bytes", "memory_mb", "too_little_mb", "minutes", "too_few_minutes"):
         if type(value.get(key, 0)) is not int or not _is_number(value.get(key, 0)):
             raise ValueError(f"{key}: expected an integer, found {shorten(value[key])}")
     nodes = value.get("avoided_nodes", [])

@@ -86,6 +86,7 @@ def run_job(
     store = Store(Path(order.store))
     locks: dict[str, Lock] = {}
     stop = _Stop(should_stop)
+    log_bytes = Path(log).stat().st_size if log and Path(log).exists() else 0  # of earlier starts
     try:
         with join_ranks() as ranks:
             if ranks.rank == 0:
@@ -98,7 +99,7 @@ def run_job(
                 try:
                     sciences = _read_sciences(store, run_ids, ranks, log)
                     if sciences:
-                        _Packs(order, store, sciences, threads, stop, ranks, log, started).train()
+                        _Packs(order, store, sciences, threads, stop, ranks, log, log_bytes, started).train()
                 except TeacherNotReady as e:
                     print(f"not trained now: {e}", flush=True)
                 except Exception as error:
@@ -190,6 +191,7 @@ class _Packs:
     should_stop: Callable[[], bool]
     ranks: Ranks
     log: str
+    log_bytes: int
     started: JobStart
     device: torch.device = field(init=False)
     task: Task = field(init=False)
@@ -259,7 +261,7 @@ class _Packs:
         for k in self._of_seed(seed) if self.ranks.rank == 0 else ():
             if k not in self._attempts:
                 self._attempts[k] = self.store.add_attempt(
-                    k, log=self.log, pid=os.getpid(), threads=self.threads, **self.order.asked
+                    k, log=self.log, log_bytes=self.log_bytes, pid=os.getpid(), threads=self.threads, **self.order.asked
                 )
 
     def _fail_pack(self, seed: int, error: Exception) -> None:

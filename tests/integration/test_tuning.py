@@ -31,8 +31,10 @@ def test_killed_and_called_again_it_trains_nothing_twice_and_no_trial_sees_a_tes
     until(lambda: bench.store.done_ids())
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    result = bench.run("tune", "--no-check", "--json")
+    result = bench.run("tune", "--no-check", "--json", "--notify", f"cat >> '{bench.folder}/told'")
     assert result.returncode == 0, result.stderr
+    (told,) = (bench.folder / "told").read_text().splitlines()
+    assert ": tuning: all done, 6 trials, 4 of 4 final runs done, 0:00:" in told
     value = json.loads(result.stdout)
     log = json_files.read_checked(TuningLog, bench.store.tuning("small"))
     assert [(t.method, t.number, t.state) for t in log.trials] == [

@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.planning.plan import plan_sweep
-from harness.planning.submit import _named_anywhere
+from harness.planning.submit import named_anywhere
 from harness.store import files
 from harness.store.store import Store
 from slurm import commands, early_ends, entry, excluded_nodes, job_checks
@@ -35,19 +35,25 @@ class Slurm:
     accounted: list[JobState] = field(default_factory=list)
     answers: bool = True
     users: set[str] = field(default_factory=set)
+    calls: list[str] = field(default_factory=list)
 
     def squeue(self, users: set[str]) -> list[JobState]:
+        self.calls.append("squeue")
         self.users = set(users)
         if not self.answers:
             raise UserError("squeue: Unable to contact slurm controller")
         return self.queued
+
+    def sacct(self, job_ids: list[str]) -> list[JobState]:
+        self.calls.append("sacct")
+        return [job for job in self.accounted if job.job_id in job_ids]
 
 
 @pytest.fixture
 def slurm(monkeypatch: pytest.MonkeyPatch) -> Slurm:
     slurm = Slurm()
     monkeypatch.setattr(commands, "squeue", slurm.squeue)
-    monkeypatch.setattr(commands, "sacct", lambda ids: [job for job in slurm.accounted if job.job_id in ids])
+    monkeypatch.setattr(commands, "sacct", slurm.sacct)
     return slurm
 
 
@@ -82,7 +88,10 @@ def test_status_without_a_file_shows_jobs_of_a_cluster(
     cluster: Cluster, slurm: Slurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slurm.queued = [JobState("7_0", NAME, "PENDING", "Priority"), JobState("7_1", NAME, "PENDING", "Dependency")]
-    slurm.accounted = [JobState("7_2", NAME, "NODE_FAIL", "None")]
+    slurm.accounted = [JobState("7_2", NAME, "NODE_FAIL", "None"), JobState("8", "kd-other-1", "TIMEOUT", "None")]
+    job = QueuedJob((QueuedRun("dddd", "student", False, 1),), None, "s", None, 1442, 64)
+    replace(cluster.queue, jobs=(job,)).write(cluster.queue_file.with_name("other-00000000.json"))
+    ArrayJobs(cluster.store).write(ArrayJob("kd-other-1", "", [["dddd"]], [], "8"))
     cluster.store.run("aaaa").mkdir(parents=True)
     cluster.store.add_attempt("aaaa", log="log", pid=1, memory_mb=1536, too_little_mb=1024)
     cluster.store.run("bbbb").mkdir()
@@ -95,13 +104,16 @@ def test_status_without_a_file_shows_jobs_of_a_cluster(
     assert "attempts.jsonl:5: damaged: memory_mb: expected an integer, found 1000" in damaged
     shown = run_command("status", "--results", cluster.store.root)
     head, *runs = shown.out.splitlines()
+    other = runs[-1]
     assert head.startswith("sweep: 2 pending, 1 node failed; started ") and "science.json" in shown.err
     assert runs == [
         "  aaaa  pending  s / student  Priority, job 7_0, requeued 1 time, "
         "retried with 1.5 GB after running out of memory with 1",
         "  bbbb  pending  s / student  Dependency, job 7_1, requeued 1 time, "
         "retried with 480 minutes after 240 were too few; retried on another node than node1",
+        other,
     ]
+    assert other.startswith("other: 1 timed out; started ") and slurm.calls == ["squeue", "sacct"], "for all sweeps"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +205,7 @@ def test_jobs_are_seen_and_ended_without_their_profile(
     cluster: Cluster, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """It lies where the submitter keeps it, whom others cannot ask, and may be gone."""
-    profile = _named_anywhere(name)
+    profile = named_anywhere(name)
     assert profile == str(Path(name).resolve())
     replace(cluster.queue, cluster=profile).write(cluster.queue_file)
     slurm.queued = [JobState("7_0", NAME, "PENDING", "Priority")]

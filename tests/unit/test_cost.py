@@ -224,6 +224,15 @@ def test_packs_that_shared_a_job_are_told_apart(tmp_path: Path) -> None:
     assert known.overhead.mid == pytest.approx(5.0)
 
 
+def test_the_time_for_which_a_job_was_suspended_is_not_one_that_jobs_take(tmp_path: Path) -> None:
+    planned = plan(tmp_path, seeds=4)
+    for seed, besides in enumerate((5.0, 50.0, 3600.0)):
+        lasted = timedelta(seconds=2 * 10.0 + 2.0 + 4.0 + besides)
+        record(planned, *runs(planned, seed), own=10.0, job=seed, finished_at=START + timedelta(days=seed) + lasted)
+    known = estimate.pack_costs(planned).similar_runs.predict(planned.plan.runs[runs(planned, 3)[1]].science, HERE)
+    assert known and known.runs == 3 and (known.overhead.mid, known.overhead.high) == pytest.approx((27.5, 50.0))
+
+
 def test_a_damaged_record_of_any_sweep_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     planned = plan(tmp_path)
     record(planned, teacher(planned), own=3.0)

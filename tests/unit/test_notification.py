@@ -9,9 +9,10 @@ import pytest
 
 from harness.store import files
 from harness.store.store import Store
-from slurm import notification, notify_command
+from slurm import first_failure, notification, notify_command
 from slurm.blocked_runs import why_blocked
 from slurm.queue import Notification, Queue, QueuedJob, QueuedRun, cancelled_file
+from tests.support.bench import until
 from tests.support.cli import REPO, run_command
 
 TELL = 'printf "%s\\n" "$KD_EVENT $KD_SWEEP: $KD_SUMMARY" >> told; cat >> told'
@@ -90,6 +91,21 @@ def test_a_failure_and_what_it_leaves_are_told_and_a_retry_tells_again(queue: Qu
     line = "kd: digits on cluster big: all done, 2 of 2 runs"
     assert told(queue_file)[4:] == [f"done digits: {line}", line]
     assert len(list(queue_file.parent.glob("*.told-*"))) == 1, "marks of the submission before are gone"
+
+
+def test_a_job_tells_the_first_failure_while_it_trains_others(
+    queue: Queue, queue_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_failure, "LOOK_SECONDS", 0.01)
+    store = Store(Path(queue.store))
+    of_job = first_failure.FirstFailure(store, queue_file, ["aaaa", "bbbb"])
+    store.write_failure("bbbb", "code", "a bug", "", "")
+    until(lambda: len(told(queue_file)) == 2)
+    assert told(queue_file)[0].startswith("failed digits: kd: digits on cluster big: first failure: big > small / kd")
+    of_job.end_look()
+    without = first_failure.FirstFailure(store, queue_file, ["aaaa"])
+    without.end_look()
+    assert len(told(queue_file)) == 2
 
 
 def test_what_nothing_trains_is_told_but_not_after_a_cancellation(queue: Queue, queue_file: Path) -> None:

@@ -33,8 +33,10 @@ class Script:
         """Run the script; ``before``: what happens before its end."""
         end = ScriptEnd(self.folder, 3, [0.5], most_left, most_excluded=1, excluded=["node9"])
         said = self.folder / "said"
+        states = self.folder / "states"
+        states.write_text(state)
         lines = [
-            f"squeue() {{ echo {state}; }}",
+            f'squeue() {{ head -1 "{states}"; sed -i "1{{\$!d}}" "{states}"; }}',  # one after the other, then the last
             f'scontrol() {{ echo "$*" >> "{said}"; }}',
             *end.lines(),
             before,
@@ -122,6 +124,11 @@ def test_a_job_that_is_cancelled_does_nothing_more(script: Script) -> None:
     for code in (1, 139):
         script.end(code, state="COMPLETING")
         assert not script.calls and not script.file("7_3_exit_code") and not script.file("7_3_left")
+
+
+def test_a_job_that_is_suspended_waits(script: Script) -> None:
+    script.end(139, before="SECONDS=60", state="SUSPENDED\nSUSPENDED\nRUNNING\n")
+    assert script.calls == ["requeue 7_3"]
 
 
 def test_a_profile_may_keep_jobs_on_their_nodes(script: Script) -> None:

@@ -315,7 +315,7 @@ def test_a_clusters_jobs_wait_for_all_their_teachers(tmp_path: Path, monkeypatch
         dependencies.append(cluster._submission("n", group, tmp_path, False, teacher_runs).dependency)
         for run_id in (run_id for job in group for run_id in job.run_ids):
             submitted.append(run_id)
-            cluster._live[run_id] = commands.JobState(f"{len(submitted)}_0", "n", "PENDING", "None")
+            cluster.known.live[run_id] = commands.JobState(f"{len(submitted)}_0", "n", "PENDING", "None")
     assert dependencies == ["", "afterany:2_0", "afterany:1_0:3_0"]
 
 

@@ -1,6 +1,7 @@
 """Tuning through the command line, with invented scores in place of training."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -68,6 +69,9 @@ class Bench:
     def train(self, request: Any, planned: Planned, retry_failed: bool, checked: Any, part: str) -> dict[str, str]:
         self.calls += 1
         self.checked = checked
+        notification, before = request.notification, len(self.trained)
+        queue_file = self.store.queue("small-tuning-00000000")
+        tell = notification.of_stage(planned, set(planned.plan.runs), queue_file, part) if notification else len
         for run_id, state in planned.states().items() if self.calls <= self.stop_after else ():
             science = planned.plan.runs[run_id].science
             if state == "done" or (state == "failed" and not retry_failed):
@@ -83,6 +87,7 @@ class Bench:
             self.store.records.mkdir(parents=True, exist_ok=True)
             records.write_record(self.store, row(run_id, value, value, **more))
             self.store.failure_file(run_id).unlink(missing_ok=True)
+        tell("" if before < len(self.trained) else "no job")
         return planned.states()
 
 
@@ -215,6 +220,25 @@ def test_without_a_trial_to_the_end_the_own_settings_stay(bench: Bench) -> None:
     bench.trained.clear()
     assert bench.tune().code == 0
     assert {s.method.weights["kd"] for s in bench.trained if s.method.use == "kd"} == {0.9}
+
+
+def test_all_rounds_together_are_told_once(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    notify = ("--notify", 'echo "$KD_EVENT $KD_SWEEP: ${KD_SUMMARY%, *}" >> told')
+    assert f"stuck, this runs: {notify[1]}" in bench.tune("--plan", *notify).out
+    assert bench.tune("--notify", "a '").error.startswith("--notify: expected a command for the shell, which says: ")
+    bench.fails = lambda s: bool(s.dataset.validation) and s.method.use == "fitnets"
+    bench.stop_after = 2
+    assert bench.tune(*notify).code == 1
+    head = f"small: kd: small on {os.uname().nodename}: tuning:"
+    failed, stuck = (tmp_path / "told").read_text().splitlines()
+    assert failed.startswith(f"failed {head} first failure, in round 1 of 2: digits_net_w8 > digits_net_w4 / fitnets")
+    assert failed.endswith("): it breaks") and stuck == f"stuck {head} stuck in the final runs: no job"
+    bench.stop_after = 10**9
+    assert bench.tune(*notify).code == 0
+    assert (tmp_path / "told").read_text().splitlines()[2:] == [
+        f"done {head} all done, 10 trials, 5 of them failed, 7 of 7 final runs done"
+    ]
 
 
 def test_of_equal_trials_the_earliest_wins(bench: Bench) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.planning.cost.devices import Device
 from harness.planning.cost.interval import Interval
@@ -10,12 +10,17 @@ from harness.planning.cost.past_run import PastRun, image_counts
 from harness.spec import identity, models
 from harness.spec.science import Science, recipe_json
 
+if TYPE_CHECKING:
+    from harness.planning.cost.past_run import Floats
+
 # Keys of a recipe that hardly change the time an image takes.
 _FREE = {
     "epochs", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "gamma", "warmup_epochs",
     "warmup_steps", "eval_every", "label_smoothing", "clip_norm", "schedule_by", "min_lr", "warmup_lr", "betas", "eps",
     "decay_norms_and_biases", "stop_epoch", "momentum_delta",
 }  # fmt: skip
+# What a job takes besides training is more than slow if it is so many times the least, and so many seconds more.
+SUSPENDED_TIMES, SUSPENDED_SECONDS = 10.0, 60.0
 OTHER_THREADS = 1.5  # further widening where the similar runs had other threads; each thread is assumed to do as much
 
 
@@ -135,8 +140,7 @@ def _predict(
     if first := [past for past, _ in near if past.science.method.use == science.method.use]:
         own += Interval.of(np.concatenate([past.first_stage * _of_threads(past, device) for past in first]), widening)
     nothing = Interval(0.0, 0.0, 0.0)
-    overhead = np.concatenate([past.overhead for past, _ in near])
-    overhead = overhead[~np.isnan(overhead)]
+    overhead = _not_suspended(np.concatenate([past.overhead for past, _ in near]))
     same_student = [past for past, _ in near if past.science.student == science.student]
     return RunEstimate(
         level=level,
@@ -148,6 +152,19 @@ def _predict(
         evaluated_parameters=max((past.evaluated_parameters for past in same_student), default=None),
         method_parameters=max(past.method_parameters for past, _ in near),
     )
+
+
+def _not_suspended(overhead: "Floats") -> "Floats":
+    """Return what jobs took besides training, as far as it is known, without jobs that were suspended meanwhile.
+
+    Records do not say so: a job's time goes on while SLURM has stopped it, and the costs of its runs do not. So much
+    time besides training tells, if another job had less.
+    """
+    import numpy as np
+
+    known = overhead[~np.isnan(overhead)]
+    least = known.min(initial=np.inf)
+    return known[known <= max(SUSPENDED_TIMES * least, least + SUSPENDED_SECONDS)]
 
 
 def _of_threads(past: PastRun, device: Device) -> float:

@@ -47,9 +47,15 @@ def test_a_failing_teacher_fails_its_students_and_can_be_tried_again(bench: Clus
 
 
 def test_a_code_error_is_not_retried_until_asked_for(with_teacher: ClusterBench, finished: Bench) -> None:
-    with_teacher.sweep = small(0, bad={"use": f"{USER_METHODS}:Raises"})
+    with_teacher.sweep = small(0, bad={"use": f"{USER_METHODS}:Raises"}, **SLOW)
+    with_teacher.profile = {"notify": "cat >> told"}
     (with_teacher.folder / "raise-at").write_text("3")
-    bad = with_teacher.cells()["bad", 0].run_id
+    with_teacher.slow(1)
+    bad, before = with_teacher.cells()["bad", 0].run_id, with_teacher.store.done_ids()
+    assert with_teacher.run("sweep", "--detach").returncode == 0
+    until((with_teacher.folder / "told").exists)
+    assert with_teacher.store.done_ids() == before, "told by a job that goes on"
+    with_teacher.quick()
     result = with_teacher.run("sweep")
     assert result.returncode == 1 and "this method has a bug" in result.stderr, result.stderr
     same_end(with_teacher, finished, *METHODS)
@@ -221,7 +227,8 @@ def test_a_job_that_runs_out_of_memory_asks_for_more(bench: ClusterBench) -> Non
     bench.quick()
     until(lambda: not bench.jobs_left())
     recorded_once(bench)
-    assert bench.store.attempts(run)[-1]["too_little_mb"] == 460
+    last = bench.store.attempts(run)[-1]
+    assert last["too_little_mb"] == 460 and last["log_bytes"] > 0, "the log of the first start lies before"
     assert bench.row(run)["retries"] == ["retried with 1.1 GB after running out of memory with 0.45"]
     (name,) = bench.submissions()
     ((log_file,)) = (bench.store.jobs / name).glob("*_log.out")

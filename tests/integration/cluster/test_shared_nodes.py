@@ -43,7 +43,7 @@ def test_four_jobs_on_one_node(with_teacher: ClusterBench, finished: Bench) -> N
     bench.goes_on(other, before[other])
     until(lambda: bench.attempts(killed) == 3)
     assert bench.job_of(killed) == job and len(bench.submissions()) == 1
-    assert {(a["minutes"], a["memory_mb"]) for k in (killed, other) for a in bench.store.attempts(k)} == {(10, 4096)}
+    assert {(a["minutes"], a["memory_mb"]) for k in (killed, other) for a in bench.store.attempts(k)} == {(10, 7168)}
     bench.quick()
     until(lambda: len(bench.store.done_ids()) == 1 + 2 * len(SEEDS) and not bench.jobs_left())
     for seed in SEEDS:
