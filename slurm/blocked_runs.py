@@ -44,14 +44,17 @@ def why_blocked(queue: Queue, jobs: Jobs, restarts: bool) -> str:
     return "" if any(map(store.is_running, run_ids)) else ", ".join(reasons)
 
 
-def why_blocked_in_slurm(queue: Queue) -> str:
-    """Return the same as seen by a job, which starts no other; empty too where SLURM does not answer."""
+def why_blocked_in_slurm(queue: Queue, is_watched: bool) -> str:
+    """Return the same as seen by a job, which starts no other; empty too where SLURM does not answer.
+
+    ``is_watched``: whether somebody starts lost jobs again.
+    """
     try:
         notes = array_jobs.ArrayJobs(Store(Path(queue.store))).read()
         live = array_jobs.by_run(notes, array_jobs.squeue(notes))
     except UserError:
         return ""
-    return why_blocked(queue, _LiveJobs(queue, live), restarts=False)
+    return why_blocked(queue, _LiveJobs(queue, live), restarts=is_watched)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.spec.own_code import all_own_code
 from harness.spec.science import Science
-from harness.store import files, ownership
+from harness.store import files, json_files, ownership
 from harness.store.store import Store
 from slurm import (
     commands,
@@ -59,8 +58,7 @@ class Cluster:
     _most_array_tasks: int | None = None
     _array_tasks: int = 0  # to submit at once: fewer after SLURM has refused more
     _postponed: int = 0  # runs that the last start could not submit under SLURM's limits,
-    _postponed_at: float = 0.0  # when that was,
-    _postponed_by: str = ""  # and under which
+    _postponed_at: float = 0.0  # when that was
     _earlier: EarlierStarts | None = None  # of the runs to submit
 
     def __post_init__(self) -> None:
@@ -184,9 +182,7 @@ class Cluster:
                     self._submit(array, teacher_runs)
                 except Refusal as limit:
                     if len(array) == 1:
-                        if str(limit) != self._postponed_by:
-                            print(f"note: SLURM takes no more jobs now: {limit}", file=sys.stderr, flush=True)
-                        self._postponed_by = str(limit)
+                        json_files.print_note(f"SLURM takes no more jobs now: {limit}")
                         return left
                     self._array_tasks = len(array) // 2
                     continue
@@ -316,8 +312,13 @@ class Cluster:
             dependency=":".join(("afterany", *teachers)) if teachers else "",
             max_parallel=self.queue.max_parallel,
             restarts=self.profile.max_attempts * max(job.packs for job in jobs),
-            excluded_nodes=[each.node for each in excluded_nodes.excluded_nodes(self.queue_file)],
+            excluded_nodes=self._excluded_nodes(),
         )
+
+    def _excluded_nodes(self) -> list[str]:
+        """Return the nodes that jobs avoid; none where there is no other."""
+        nodes = [each.node for each in excluded_nodes.excluded_nodes(self.queue_file)]
+        return nodes if nodes and commands.usable_nodes() - set(nodes) else []
 
     def _resources(self, job: QueuedJob) -> profiles.Resources:
         resources = self.profile.resources_for(job.student, job.teacher)

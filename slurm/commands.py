@@ -4,7 +4,7 @@ import os
 import pwd
 import re
 import subprocess
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.errors import UserError
@@ -71,14 +71,15 @@ def most_array_tasks() -> int:
     return max(1, min(int(limit) for limit in limits if limit))  # MaxArraySize 0: arrays are switched off
 
 
-def nodes() -> set[str]:
-    """Return the nodes of this cluster that run jobs or could.
+def usable_nodes(partitions: str = "") -> set[str]:
+    """Return the nodes of this cluster, or of partitions (``a,b``), that run jobs or could.
 
     Raises:
         UserError: SLURM does not answer.
     """
+    of_partitions = [f"--partition={partitions}"] if partitions else []
     states = "idle,mixed,allocated,completing"
-    return set(_output("sinfo", "--noheader", "--Node", f"--states={states}", "--format=%N").split())
+    return set(_output("sinfo", "--noheader", "--Node", f"--states={states}", "--format=%N", *of_partitions).split())
 
 
 def cancel(job_ids: list[str]) -> None:
@@ -103,17 +104,19 @@ def requeue(job_id: str) -> None:
     _output("scontrol", "requeue", job_id)
 
 
-def exclude(names: Container[str], nodes: Iterable[str]) -> None:
-    """Let this user's pending jobs of these names avoid nodes too.
+def exclude(names: Container[str], nodes: Sequence[str]) -> None:
+    """Let this user's pending jobs of these names avoid nodes too, except those that would be left without any.
 
     Raises:
         UserError: SLURM does not answer or refuses.
     """
     # %x: the nodes that they avoid. A pending part of an array is one job: 12_[3-9%2], of which 2 may run at once.
-    lines = _output("squeue", "--me", "--noheader", "--states=PENDING", "--format=%i|%j|%x").splitlines()
-    for job_id, name, excluded in (line.split("|", 2) for line in lines):
-        if name in names:
-            avoided = ",".join(filter(None, [excluded, *nodes]))
+    lines = _output("squeue", "--me", "--noheader", "--states=PENDING", "--format=%i|%j|%P|%x").splitlines()
+    for job_id, name, partition, excluded in (line.split("|", 3) for line in lines):
+        if name not in names:
+            continue
+        avoided = ",".join(filter(None, [excluded, *nodes]))
+        if usable_nodes(partition) - set(_output("scontrol", "show", "hostnames", avoided).split()):
             _output("scontrol", "update", f"jobid={re.sub('%[0-9]+', '', job_id)}", f"ExcNodeList={avoided}")
 
 

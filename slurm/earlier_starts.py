@@ -38,11 +38,11 @@ class EarlierStarts:
             (array_job, array_job.task(i), run_ids & set(pack))
             for array_job in array_jobs
             for i, pack in enumerate(array_job.packs)
-            if retry and array_job.job_id and not run_ids.isdisjoint(pack)
+            if array_job.job_id and not run_ids.isdisjoint(pack)
         ]
         starts: list[Allocation] = []
         with suppress(UserError):  # without accounting, attempts alone tell
-            starts = accounting.allocations(sorted({task for _, task, _ in tasks}))
+            starts = accounting.allocations(sorted({task for _, task, _ in tasks}) if retry else [])
         ended: dict[str, list[Allocation]] = {}
         left: dict[str, list[str]] = {}
         for array_job, task, of_task in tasks:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from harness.store import files
 from harness.store.store import Store
-from slurm import commands
+from slurm import commands, left_nodes
 from slurm.array_jobs import ArrayJobs, queue_file_of
-from slurm.excluded_nodes import exclude_node, excluded_nodes
-from slurm.script_end import EXIT_CODE, LEFT
+from slurm.excluded_nodes import exclude_node, excluded_nodes, forget_nodes
+from slurm.script_end import EXIT_CODE
 
-_OF_SLURM = re.compile(r"(srun|slurmstepd\S*): ")  # lines that say no more than that the process has ended
+_OF_SLURM = re.compile(r"(srun|slurmstepd\S*): ")  # lines that say no more than that the process has ended,
+_OF_PROCESS = re.compile(r": tasks? [\d,-]+: ")  # and how
 
 
 def write_failures(store: Store) -> set[str]:
@@ -35,7 +36,17 @@ def write_failures(store: Store) -> set[str]:
         for i, run_ids in enumerate(array_job.packs):
             if (task := array_job.task(i)) in codes:
                 failed |= _fail(store, array_job.name, run_ids, settled | failed, task, codes[task])
+    _forget_nodes(store, array_jobs, failed)
     return failed
+
+
+def _forget_nodes(store: Store, array_jobs: ArrayJobs, failed: Set[str]) -> None:
+    """Let queues use nodes again that jobs have left whose runs failed elsewhere too: the nodes were not to blame."""
+    for array_job in array_jobs.read() if failed else ():
+        tasks = (array_job.task(i) for i, run_ids in enumerate(array_job.packs) if not failed.isdisjoint(run_ids))
+        nodes = {node for task in tasks for node in left_nodes.left_nodes(f"{array_job.folder}/{task}_0_log.out")}
+        if nodes:
+            forget_nodes(queue_file_of(store, array_job.name), nodes)
 
 
 def _exit_codes(folder: Path) -> dict[str, Path]:
@@ -57,8 +68,7 @@ def _fail(store: Store, name: str, run_ids: Sequence[str], settled: Set[str], ta
         if len(place) == 2 and _exclude(
             queue_file_of(store, name), place[0], int(place[1]), cause.removeprefix("its ")
         ):
-            with open(note.parent / f"{task}{LEFT}", "a") as left:
-                print(place[0], code, file=left)
+            left_nodes.note_left(str(log), place[0], int(code), int(place[1]))
             failed = set()
         kind = "disk" if files.names_full_disk(log_end) else "killed"
         for run_id in sorted(failed):
@@ -73,7 +83,7 @@ def _exclude(queue_file: Path, node: str, most: int, cause: str) -> bool:
         return False
     nodes = {excluded.node for excluded in excluded_nodes(queue_file)}
     if node not in nodes:
-        if len(nodes) >= most or not commands.nodes() - nodes - {node}:
+        if len(nodes) >= most or not commands.usable_nodes() - nodes - {node}:
             return False
         exclude_node(queue_file, node, cause)
     return True
@@ -82,5 +92,6 @@ def _exclude(queue_file: Path, node: str, most: int, cause: str) -> bool:
 def _reason(log_end: str) -> str:
     """Return the last line of a log that the job's own programs have written, for the end of a sentence."""
     lines = [line.strip() for line in log_end.splitlines() if line.strip()]
-    own = [line for line in lines if not _OF_SLURM.match(line)] or lines
+    own = [line for line in lines if not _OF_SLURM.match(line)]
+    own = own or [line for line in lines if _OF_PROCESS.search(line)] or lines
     return f": {own[-1][:500]}" if own else ", and its log is empty"

@@ -112,9 +112,10 @@ def queue_file(store: Store, job: Any) -> Path:
 def tell(store: Store, job: Any) -> None:
     """Tell this job's user what has become of its queue."""
     from slurm.blocked_runs import why_blocked_in_slurm
-    from slurm.notification import tell
+    from slurm.notification import is_watched, tell
 
-    tell(queue_file(store, job), why_blocked_in_slurm)
+    path = queue_file(store, job)
+    tell(path, lambda queue: why_blocked_in_slurm(queue, is_watched(path)))
 
 
 def has_usable_gpus() -> bool:

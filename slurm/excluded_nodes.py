@@ -1,7 +1,7 @@
-"""Nodes that the jobs of a queue avoid for a day, because one of them ended there before any run began."""
+"""Nodes that the jobs of a sweep avoid for a day, because some of them ended there at once."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +19,7 @@ class ExcludedNode:
     node: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     at: json_files.Timestamp
     cause: str
+    works_elsewhere: bool = False  # the job whose end there was the reason
 
 
 @dataclass(frozen=True)
@@ -27,21 +28,38 @@ class _Note:
     nodes: tuple[ExcludedNode, ...]
 
 
+def sweep_of(queue_file: Path) -> str:
+    """Return the name of the sweep that a queue is of."""
+    return queue_file.stem.rpartition("-")[0]
+
+
 def excluded_nodes_file(queue_file: Path) -> Path:
-    """Return the file of the nodes that the jobs of a queue avoid."""
-    return queue_file.with_suffix(".nodes")
+    """Return the file of the nodes that the jobs of a queue's sweep avoid: each of its queues has other runs."""
+    return queue_file.with_name(f"{sweep_of(queue_file)}.nodes")
 
 
 def excluded_nodes(queue_file: Path) -> tuple[ExcludedNode, ...]:
-    """Return the nodes that the jobs of a queue avoid now, the first that was noted first."""
+    """Return the nodes that the jobs of a queue's sweep avoid now, the first that was noted first."""
     note = json_files.read_if_valid(_Note, excluded_nodes_file(queue_file))
     since = time.time() - SECONDS
     return tuple(node for node in note.nodes if node.at > since) if note else ()
 
 
-def exclude_node(queue_file: Path, node: str, cause: str) -> None:
-    """Let the further jobs of a queue avoid a node."""
-    nodes = [*excluded_nodes(queue_file), ExcludedNode(node, time.time(), cause)]
+def exclude_node(queue_file: Path, node: str, cause: str, works_elsewhere: bool = False) -> None:
+    """Let the further jobs of a queue's sweep avoid a node."""
+    _write(queue_file, [*excluded_nodes(queue_file), ExcludedNode(node, time.time(), cause, works_elsewhere)])
+
+
+def forget_nodes(queue_file: Path, nodes: Container[str]) -> None:
+    """Let the further jobs of a queue's sweep use nodes again, unless the job that ended there works elsewhere."""
+    excluded = excluded_nodes(queue_file)
+    if kept := [node for node in excluded if node.works_elsewhere or node.node not in nodes]:
+        _write(queue_file, kept)
+    elif excluded:
+        excluded_nodes_file(queue_file).unlink(missing_ok=True)
+
+
+def _write(queue_file: Path, nodes: Iterable[ExcludedNode]) -> None:
     with ownership.writable_by_owner_alone():
         files.replace_json(excluded_nodes_file(queue_file), checksums.seal_value({"nodes": list(map(asdict, nodes))}))
 

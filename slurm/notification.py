@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from harness.errors import UserError, one_line
 from harness.phrases import plural
 from harness.store.store import Store
 from slurm.notify_command import run_notify_command
-from slurm.queue import Notification, Queue, cancelled_file, told_file
+from slurm.queue import Notification, Queue, cancelled_file, told_file, watched_file
 
 EVENTS = ("done", "failed", "stuck")
+WATCHED_SECONDS = 300.0  # after which who has not said that they watch a queue does not
 
 
 def tell(queue_file: Path, why_stuck: Callable[[Queue], str] = lambda queue: "") -> None:
@@ -38,6 +40,34 @@ def tell(queue_file: Path, why_stuck: Callable[[Queue], str] = lambda queue: "")
             _tell_once(told_file(queue_file, notify.submitted, event), event, queue, notify, text)
     except Exception as e:  # whatever it is, jobs and the sweep go on
         _note(f"{type(e).__name__}: {e}")
+
+
+@contextmanager
+def watching() -> Iterator[Callable[[Path], None]]:
+    """Yield what lets jobs know that somebody watches a queue and starts lost jobs again, as long as it is called."""
+    told: dict[Path, float] = {}
+
+    def watch(queue_file: Path) -> None:
+        mark = watched_file(queue_file)
+        if time.monotonic() - told.get(mark, -WATCHED_SECONDS) > WATCHED_SECONDS / 10:
+            with suppress(OSError):
+                mark.touch()
+            told[mark] = time.monotonic()
+
+    try:
+        yield watch
+    finally:
+        for mark in told:
+            with suppress(OSError):
+                mark.unlink(missing_ok=True)
+
+
+def is_watched(queue_file: Path) -> bool:
+    """Return whether somebody watches a queue, or was killed while they did, a few minutes ago."""
+    try:
+        return watched_file(queue_file).stat().st_mtime > time.time() - WATCHED_SECONDS
+    except OSError:
+        return False
 
 
 def _events(

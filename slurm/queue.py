@@ -34,6 +34,11 @@ def told_file(queue_file: Path, submitted: int, event: str) -> Path:
     return queue_file.with_suffix(f".told-{event}-{submitted}")
 
 
+def watched_file(queue_file: Path) -> Path:
+    """Return the file whose time of change says when a queue was last watched by who starts lost jobs again."""
+    return queue_file.with_suffix(".watched")
+
+
 def own_queue_file(store: Store, sweep: str, run_ids: Iterable[str]) -> Path:
     """Return the file of this user's queue of a sweep's runs. Each user of a store has a dispatcher of their own."""
     content = "".join(sorted(run_ids))

@@ -54,11 +54,14 @@ def watch(
     stderr = console()
     progress = SweepProgress(planned)
     restarts, last_work, next_line = 0, 0.0, time.monotonic() + LINE_SECONDS
-    with Live(console=stderr, transient=True, auto_refresh=False) as live:  # shows nothing where stderr is no terminal
+    # Live shows nothing where stderr is no terminal.
+    with notification.watching() as say_watched, Live(console=stderr, transient=True, auto_refresh=False) as live:
         escape_output()  # rich reads commands in what is printed from here on
         while True:
             begin = time.monotonic()
             queues.update()
+            if restart:
+                say_watched(queues.opened[-1].path)
             progress.update(queues)
             for line in news(progress, stderr.width if stderr.is_terminal else None):
                 stderr.print(encodable(line, stderr.encoding), soft_wrap=not stderr.is_terminal)

@@ -227,7 +227,11 @@ def _kinds(home: Path, planned: Planned) -> list[Kind]:
         Kind("weights", trained, partial(_weights, store)),
         Kind("failures", sorted(root.glob("failures/*.json")), lambda path: store.failure(path.stem)),
         Kind("queues", sorted(root.glob("queues/*.json")), Queue.read),
-        Kind("excluded nodes", sorted(root.glob("queues/*.nodes")), lambda p: excluded_nodes(p.with_suffix(".json"))),
+        Kind(
+            "excluded nodes",
+            sorted(root.glob("queues/*.nodes")),
+            lambda p: excluded_nodes(p.with_name(f"{p.stem}-0.json")),
+        ),
         Kind("submissions", sorted(store.submissions.glob("*.json")), lambda _: ArrayJobs(store).read()),
         Kind("estimates", sorted(root.glob("estimates/*.json")), lambda p: submissions.read_submissions(store, p.stem)),
         Kind("probes", sorted(store.probes.glob("*.json")), lambda _: probe_results.read_probe_results(store)),

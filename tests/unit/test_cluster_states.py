@@ -158,7 +158,7 @@ def test_a_node_on_which_a_job_does_not_begin_is_avoided_for_a_day(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, folder, nodes = cluster.store, cluster.store.jobs / NAME, {"n1", "n2", "n3"}
-    monkeypatch.setattr(commands, "nodes", lambda: nodes)
+    monkeypatch.setattr(commands, "usable_nodes", lambda: nodes)
     folder.mkdir(parents=True)
     name = f"kd-{cluster.queue_file.stem}-1"
     ArrayJobs(store).write(ArrayJob(name, str(folder), [[run] for run in RUNS], [], "7"))
@@ -179,9 +179,12 @@ def test_a_node_on_which_a_job_does_not_begin_is_avoided_for_a_day(
     assert not ends_on(0, "n1") and not ends_on(1, "n1") and avoided() == "n9,n1"
     nodes.remove("n3")
     assert ends_on(1, "n2") == {"bbbb"}, "there is no other node"
+    assert avoided() == "n9", "the first was not to blame"
     nodes.update(("n3", "n4"))
-    assert not ends_on(2, "n2") and ends_on(2, "n3") == {"cccc"}, "it may avoid two"
-    assert avoided() == "n9,n1,n2"
+    assert not ends_on(2, "n2") and not ends_on(2, "n3") and avoided() == "n9,n2,n3"
+    assert ends_on(2, "n4") == {"cccc"} and avoided() == "n9", "it may avoid two"
+    excluded_nodes.exclude_node(cluster.queue_file, "n1", "broken")
+    assert avoided() == "n9,n1"
     later = time.time() + excluded_nodes.SECONDS
     monkeypatch.setattr(time, "time", lambda: later)
     assert avoided() == "n9", "they are forgotten"
