@@ -205,7 +205,7 @@ class Cluster:
         ]
         scripts = []
         for number, (array, teacher_runs) in enumerate(arrays, 1):
-            name = f"kd-{self.queue_file.stem}-dry-run-{number}"
+            name = f"kd-{self.queue_file.stem}-dryrun{number:02}"
             own_files = _own_files(self._sciences(array, sciences))
             code = snapshot.snapshot_folder(self.store.code, own_files)
             script = self._submission(name, array, code, bool(own_files), teacher_runs).script()

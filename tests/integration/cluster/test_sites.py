@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from unittest import mock
 
+from harness.store import json_files
 from slurm import commands
 from slurm.loopback import Loopback
 from slurm.loopback.config import ACCOUNT
@@ -36,6 +37,7 @@ def with_qos(cluster: Loopback) -> None:
 
 
 def sweep(bench: ClusterBench) -> CommandResult:
+    json_files.print_note.cache_clear()  # as in a new process
     with mock.patch.dict(os.environ, bench._process_options()["env"]):
         return bench.call("sweep", "--detach")
 

@@ -134,7 +134,7 @@ def accepted_and_submitted(bench: ClusterBench, scripts: list[str]) -> None:
         bench.cluster.client("sbatch", "--test-only", str(path))
         (submitted,) = Path(note["folder"]).glob("*_submission.sh")
         lines = [line for line in submitted.read_text().split("\n") if "--dependency" not in line]
-        name = note["name"].rpartition("-")[0] + f"-dry-run-{number}"
+        name = note["name"].rpartition("-")[0] + f"-dryrun{number:02}"
         shown = script.replace(name, note["name"]).split("\n")
         assert [line for line in shown if not line.startswith("# ") or line in lines] == lines
 
