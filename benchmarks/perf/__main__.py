@@ -25,6 +25,7 @@ BENCHES = (
     "randaugment",
     "imagenet_loader",
     "imagenet_loader_256",
+    "crop_decode",
     "seeded_decoder",
     "coco_loader",
     "slurm_scale",

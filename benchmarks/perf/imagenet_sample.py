@@ -21,10 +21,10 @@ def missing() -> str:
     return "" if SOURCE.is_dir() else "no imagenet_sample_125 in the folder that KD_DATA names"
 
 
-def write_beton(path: Path, side: int) -> None:
-    """Write what `prepare --max-side SIDE` would."""
+def write_beton(path: Path, side: int, restart: int = 1) -> None:
+    """Write what `prepare --max-side SIDE --restart RESTART` would."""
     images = [
-        encode_image(file.read_bytes(), file.name, Settings(max_side=side, quality=90, restart=1))
+        encode_image(file.read_bytes(), file.name, Settings(max_side=side, quality=90, restart=restart))
         for file in sorted(SOURCE.glob("*/*"))
     ]
     with path.open("wb") as file:

@@ -79,6 +79,15 @@ def can_shrink(height: int, width: int, to_height: int, to_width: int) -> bool:
 
 
 @compiled
+def shown(side: int, to: int, first: int, count: int) -> tuple[int, int]:
+    """Return the first pixel of a side that makes up any of ``count`` new ones from the ``first`` on, and the first
+    that comes after them.
+    """
+    scale = 1.0 / (to / side)
+    return int(np.floor(first * scale)), min(int(np.ceil((first + count) * scale)) + 1, side)
+
+
+@compiled
 def _shares(side: int, to: int, first: int, count: int, starts: Any, pixels: Any, weights: Any) -> None:
     """Write which pixels of a side make up each of ``count`` new ones from the ``first`` on, and their shares."""
     scale, k = 1.0 / (to / side), 0
@@ -107,7 +116,7 @@ def shrink(pixels, stride, start, height, width, to_height, to_width, row, colum
     Args:
         pixels: the image's, one after the other, and at least one byte more, uint8.
         stride: bytes of a row of the image.
-        start: where the part begins.
+        start: where the part begins; only pixels that the window shows are read.
         height: of the part; ``width`` likewise.
         to_height: what it is shrunk to; ``to_width`` likewise.
         row: the window's first; ``column`` likewise.

@@ -28,7 +28,7 @@ from numba import config, njit, prange, types
 from torch import Tensor
 
 from harness.data.beton import PAGE, PIXELS
-from harness.data.load.area_resize import can_shrink, shrink
+from harness.data.load.area_resize import can_shrink, shown, shrink
 from harness.data.load.crops import VIEW
 from harness.data.load.jpeg_part import cut
 from harness.data.load.pillow_decoder import PilImages
@@ -78,10 +78,16 @@ def _show(task, mode, content, height, width, pixels, part, image):  # type: ign
     top, left, row, column = task["top"], task["left"], task["row"], task["column"]
     bottom, right = top + task["height"], left + task["width"]
     to_height, to_width, size = task["to_height"], task["to_width"], len(image)
+    shrinks = can_shrink(bottom - top, right - left, to_height, to_width)
+    needed = top, left, bottom, right
+    if shrinks:  # no more than the window shows
+        first_row, last_row = shown(bottom - top, to_height, row, size)
+        first_column, last_column = shown(right - left, to_width, column, size)
+        needed = top + first_row, left + first_column, top + last_row, left + last_column
     if mode == PIXELS:
         _copy(content, pixels)  # as many bytes as `content` has, which `read_beton` has compared with h and w
     else:
-        n, y, x, part_height, part_width = cut(content, h, w, top, left, bottom, right, part)
+        n, y, x, part_height, part_width = cut(content, h, w, *needed, part)
         failed = True
         if n > 0:
             failed = _decode_jpeg(part[:n], pixels, part_height, part_width)
@@ -93,8 +99,8 @@ def _show(task, mode, content, height, width, pixels, part, image):  # type: ign
             return
         if n > 0:
             top, bottom, left, right, h, w = top - y, bottom - y, left - x, right - x, part_height, part_width
-    if can_shrink(bottom - top, right - left, to_height, to_width):
-        start = 3 * (top * w + left)
+    if shrinks:
+        start = 3 * (top * w + left)  # before the first pixel, if the part begins with the window
         flip = task["flip"] != 0
         shrink(pixels, 3 * w, start, bottom - top, right - left, to_height, to_width, row, column, flip, image)
         return
