@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,21 @@ def test_a_crop_has_the_pixels_of_the_whole_image(stored: Path, backend: str) ->
         assert same(
             *(list(test(path, backend, crop_first=crop_first).batches(slice(None))) for path in (stored, plain))
         )
+
+
+@backends
+def test_no_more_than_the_crop_is_decoded(tmp_path: Path, backend: str) -> None:
+    """Damage elsewhere does not show. Of all of the image, each decoder would say that it is damaged, or show it."""
+    whole = mark_jpeg(scene(320, 240, 0))
+    damaged = bytearray(whole)
+    damaged[-len(whole) // 4 : -2] = b"\xff\xd0" + bytes(len(whole) // 4 - 4)
+    shown = []
+    for name, jpeg in (("whole", whole), ("damaged", bytes(damaged))):
+        path = write(tmp_path / f"{name}.beton", [jpeg])
+        views = as_views(np.zeros(2, np.int64), np.array([[0, 0, 120, 160, 0], [10, 20, 60, 80, 1]]), 96)
+        with closing(stored_loading._open(path, 1, backend).batches(views, 2, 96)) as batches:
+            shown.append(next(batches).clone())
+    assert torch.equal(*shown)
 
 
 @needs_ffcv

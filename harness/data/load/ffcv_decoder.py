@@ -74,7 +74,7 @@ _decode, _resize, _copy = (njit(nogil=True)(function) for function in (imdecode,
 
 @njit(nogil=True)  # out here it is compiled once for all loaders
 def _show(task, mode, content, height, width, pixels, part, image):  # type: ignore[no-untyped-def]
-    h, w = int(height), int(width)
+    h, w = np.int64(height), np.int64(width)  # to numba, int() of what is unsigned is unsigned
     top, left, row, column = task["top"], task["left"], task["row"], task["column"]
     bottom, right = top + task["height"], left + task["width"]
     to_height, to_width, size = task["to_height"], task["to_width"], len(image)

@@ -16,13 +16,13 @@ _SOF0, _SOF1, _DRI, _SOS, _EOI, _RST0, _RST7 = 0xC0, 0xC1, 0xDD, 0xDA, 0xD9, 0xD
 
 
 @compiled
-def cut(jpeg: Any, height: int, width: int, top: int, left: int, bottom: int, right: int, out: Any) -> Any:
+def cut(jpeg: Any, height: Any, width: Any, top: Any, left: Any, bottom: Any, right: Any, out: Any) -> Any:
     """Write the JPEG of the part of an image that holds a crop to ``out``, and return (bytes, top, left, height,
     width): its length and its place in the image. The length is 0 where that cannot be done.
 
     Args:
         jpeg: the bytes of the image's, (n,) uint8 or ``bytes``.
-        height: of the image, in pixels, as is ``width``.
+        height: of the image, in pixels, as is ``width``; signed numbers, as are those that follow.
         top: the crop's first row; ``left``, ``bottom`` and ``right`` likewise, the last two being the first that are
             not in it.
         out: at least as long as ``jpeg``, a ``bytearray`` or int8; FFCV lets numba forget that it can write to uint8.
