@@ -93,8 +93,8 @@ def prepare(
         typer.Option(
             min=0,
             max=64,
-            help="For class trees: put a restart marker into stored JPEGs after every so many coded blocks (MCUs), so "
-            f"that loaders decode no more than a crop; the pixels stay the same (default: {RESTART}; 0: none).",
+            help="For class trees: put restart markers into stored JPEGs, at most so many times 16 pixels apart, by "
+            f"which loaders decode no more than a crop; the pixels stay the same (default: {RESTART}; 0: none).",
         ),
     ] = None,
     val_share: Annotated[

@@ -23,7 +23,7 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 # What is counted. An image is one of the first four; the rest is what was found and, where needed, changed.
 KINDS = {
-    "kept": "stored byte for byte",
+    "kept": "stored as it is, byte for byte or, if marked, coefficient for coefficient",
     "resized": "larger than --max-side",
     "converted": "encoded again at its own size, as loaders could not decode it as it was, or as it was turned",
     "lossless": "of another format than JPEG: its pixels are stored, 3 bytes each, many times a JPEG's size",
@@ -64,7 +64,7 @@ class Settings(Extended):
     orientation: Literal["ignore", "apply"] = Field("ignore", description="what is done about an EXIF orientation")
     lossless: bool = Field(False, description="pixels of images that are not JPEGs are stored as they are")
     val_share: float | None = Field(None, gt=0, lt=1, description="share of each class that is held out")
-    restart: int = Field(0, ge=0, le=64, description="MCUs between restart markers, at most; 0: no markers")
+    restart: int = Field(0, ge=0, le=64, description="most pixels between restart markers, by 16; 0: no markers")
 
 
 class Images(Extended):

@@ -40,3 +40,9 @@ def picture(height: int, width: int, seed: int = 0) -> Image.Image:
     y, x = np.mgrid[:height, :width] / 10
     channels = [127 + 120 * np.sin(x + seed), 127 + 120 * np.cos(y * seed), 127 + 120 * np.sin(x * y)]
     return Image.fromarray(np.stack(channels, -1).astype(np.uint8))
+
+
+def smooth_noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Return (height, width, 3) uint8 of colours that change by small steps, and over all values."""
+    steps = rng.integers(-20, 21, (height, width, 3))
+    return (np.cumsum(steps, 0) + np.cumsum(steps, 1)).astype(np.uint8)

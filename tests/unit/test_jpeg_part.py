@@ -13,7 +13,7 @@ from PIL import Image
 
 from harness.data import beton, content
 from harness.data.load.jpeg_part import cut
-from tests.support.images import encode_jpeg, mark_jpeg
+from tests.support.images import encode_jpeg, mark_jpeg, smooth_noise
 
 UNIT_WIDTHS = {"4:4:4": 8, "4:2:2": 16, "4:2:0": 16, "grey": 8}  # of an MCU, in pixels
 CASES_EACH = 625  # by two decoders: 5,000 in all
@@ -24,11 +24,6 @@ def stored(pixels: np.ndarray, subsampling: str, units: int = 1) -> tuple[bytes,
     image = Image.fromarray(pixels[:, :, 0] if subsampling == "grey" else pixels)
     how = {} if subsampling == "grey" else {"subsampling": subsampling}
     return mark_jpeg(image, UNIT_WIDTHS[subsampling], units, **how), encode_jpeg(image, **how)
-
-
-def smooth(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    steps = rng.integers(-20, 21, (height, width, 3))
-    return (np.cumsum(steps, 0) + np.cumsum(steps, 1)).astype(np.uint8)
 
 
 def by_pillow(jpeg: bytes, _height: int, _width: int) -> np.ndarray:
@@ -55,7 +50,7 @@ def test_a_part_has_the_pixels_of_the_whole(subsampling: str) -> None:
     smaller = 0
     for case in range(CASES_EACH):
         height, width = (int(side) for side in rng.integers(1, 70, 2))
-        jpeg, plain = stored(smooth(rng, height, width), subsampling, 1 + case % 3)
+        jpeg, plain = stored(smooth_noise(rng, height, width), subsampling, 1 + case % 3)
         top, left = int(rng.integers(height)), int(rng.integers(width))
         bottom, right = int(rng.integers(top, height)) + 1, int(rng.integers(left, width)) + 1
         if case % 4 == 0:  # at an edge
@@ -77,7 +72,7 @@ def test_a_part_has_the_pixels_of_the_whole(subsampling: str) -> None:
 def test_damage_is_never_followed_out_of_the_bytes() -> None:
     """Numba checks no bounds, and a file may hold anything. Python does: both must agree."""
     rng = np.random.default_rng(0)
-    jpeg = np.frombuffer(stored(smooth(rng, 70, 85), "4:2:0")[0], np.uint8)
+    jpeg = np.frombuffer(stored(smooth_noise(rng, 70, 85), "4:2:0")[0], np.uint8)
     header = len(jpeg) - 2500
     refused = 0
     for case in range(400):
@@ -98,7 +93,7 @@ def test_damage_is_never_followed_out_of_the_bytes() -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "progressive", "another size"])
 def test_what_has_no_such_index_is_decoded_whole(kind: str) -> None:
-    pixels = smooth(np.random.default_rng(0), 40, 50)
+    pixels = smooth_noise(np.random.default_rng(0), 40, 50)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "JPEG", progressive=kind == "progressive", restart_marker_blocks=1)
     jpeg = stored(pixels, "4:2:0")[0] if kind == "another size" else out.getvalue()
@@ -107,7 +102,7 @@ def test_what_has_no_such_index_is_decoded_whole(kind: str) -> None:
 
 
 def test_an_image_is_identified_by_its_pixels() -> None:
-    marked, plain = stored(smooth(np.random.default_rng(0), 40, 50), "4:2:0")
+    marked, plain = stored(smooth_noise(np.random.default_rng(0), 40, 50), "4:2:0")
     digest = content.image_digest(plain, 40, 50, beton.JPEG)
     assert content.image_digest(memoryview(marked), 40, 50, beton.JPEG) == digest
     for at, change in product((15, 50, 90, len(marked) - 9), (1, 128)):

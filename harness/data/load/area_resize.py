@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from harness.data.load.compiled import compiled
+from harness.data.compiled import compiled
 
 _F32 = np.float32
 _LANES = 4

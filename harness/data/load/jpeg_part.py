@@ -6,8 +6,8 @@ what is beyond. What is not as ``jpeg_restarts`` writes it is refused, and has t
 
 from typing import Any
 
+from harness.data.compiled import compiled, numba
 from harness.data.jpeg_restarts import APP, LARGE, NAME, SIZES
-from harness.data.load.compiled import compiled, numba
 
 MARGIN = 1  # pixels beyond a crop on which its colours depend
 NARROW = 4  # pixels: libjpeg smooths no colour in an image of this width

@@ -14,6 +14,7 @@ from harness.data.manifest import Settings
 FILTER = Image.Resampling.BICUBIC  # Pillow widens it when it shrinks an image, so that nothing aliases
 SUBSAMPLING = "4:2:0"  # of colour: what decodes fastest
 UNIT_WIDTH = 16  # of an MCU at that subsampling, in pixels
+TRANSCODED_PIXELS = 128 * 128  # of the smallest image that is kept and worth restart markers
 
 # Formats whose readers are Pillow's own or a bundled library's: none that starts another program, as EPS does.
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
@@ -85,7 +86,10 @@ def _stored(content: bytes, image: Image.Image, name: str, settings: Settings) -
         image = image.transpose(turn)
     size = image.size if settings.max_side is None else _fitted(image.size, settings.max_side)
     if size == image.size and is_jpeg and not is_turned and mode in ("RGB", "L") and len(content) <= beton.PAGE:
-        return EncodedImage(content, image.height, image.width, ("kept", *kinds))
+        jpeg = _marked(content, image, settings.restart)
+        return EncodedImage(
+            jpeg, image.height, image.width, ("kept", *kinds, *(("marked",) if jpeg != content else ()))
+        )
     rgb = _rgb(image)
     if size != rgb.size:
         rgb = rgb.resize(size, FILTER)
@@ -104,6 +108,23 @@ def _stored(content: bytes, image: Image.Image, name: str, settings: Settings) -
     if len(jpeg) > beton.PAGE:
         raise Unreadable(f"too large: {len(jpeg):,} bytes as a JPEG of --quality {settings.quality}")
     return EncodedImage(jpeg, rgb.height, rgb.width, (how, *kinds))
+
+
+def _marked(content: bytes, image: Image.Image, restart: int) -> bytes:
+    """Return a JPEG with restart markers and their index, where that pays, can be done and changes no pixel."""
+    if restart == 0 or image.height * image.width < TRANSCODED_PIXELS:
+        return content
+    from harness.data.prepare import restart_transcoder  # numba takes a while to load
+
+    if not restart_transcoder.is_installed() or (marked := restart_transcoder.with_markers(content, restart)) is None:
+        return content
+    indexed = jpeg_restarts.with_index(marked, content)
+    try:
+        with Image.open(io.BytesIO(indexed), formats=_FORMATS) as again:
+            is_same = np.array_equal(np.asarray(again), np.asarray(image))
+    except Exception:  # as above
+        return content
+    return indexed if is_same and len(indexed) <= beton.PAGE else content
 
 
 def _jpeg(rgb: Image.Image, quality: int, restart: int = 0) -> bytes:
