@@ -2,16 +2,18 @@
 
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.store import files
 from harness.store.store import Store
-from slurm import first_failure, notification, notify_command
+from slurm import array_jobs, entry, first_failure, notification, notify_command
 from slurm.blocked_runs import why_blocked
-from slurm.queue import Notification, Queue, QueuedJob, QueuedRun, cancelled_file
+from slurm.queue import Notification, Queue, QueuedJob, QueuedRun, cancelled_file, watched_file
 from tests.support.bench import until
 from tests.support.cli import REPO, run_command
 
@@ -116,6 +118,27 @@ def test_what_nothing_trains_is_told_but_not_after_a_cancellation(queue: Queue, 
     notification.tell(queue_file, lambda _: "no jobs")
     line = "kd: digits on cluster big: stuck: 1 of 3 runs done, 2 left: no jobs"
     assert told(queue_file) == [f"stuck digits: {line}", line]
+
+
+def test_jobs_leave_lost_runs_to_whoever_watches(
+    queue: Queue, queue_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who was killed while they watched counts for some minutes more."""
+    monkeypatch.setattr(array_jobs, "squeue", lambda notes: [])
+    job = SimpleNamespace(paths=SimpleNamespace(folder=Path("kd-digits-00000000-12345678")))
+    with notification.watching() as watch:
+        watch(queue_file)
+        entry.tell(Store(Path(queue.store)), job)
+        assert told(queue_file) == []
+        since = watched_file(queue_file).stat().st_mtime
+        monkeypatch.setattr(time, "time", lambda: since + notification.WATCHED_SECONDS + 1)
+        assert not notification.is_watched(queue_file)
+    monkeypatch.undo()
+    monkeypatch.setattr(array_jobs, "squeue", lambda notes: [])
+    assert not watched_file(queue_file).exists()
+    entry.tell(Store(Path(queue.store)), job)
+    stuck = ": 1 of 3 runs done, 2 left: they have no job: run the sweep again"
+    assert {line.partition(": stuck")[2] for line in told(queue_file)} == {stuck}
 
 
 def test_no_command_of_a_queue_that_others_can_have_written_is_run(queue: Queue, queue_file: Path) -> None:
