@@ -4,11 +4,9 @@ They give the bits of ``operations`` and ``geometry`` in one pass over an image,
 are compiled when they are first called, which takes some seconds, and kept for later processes.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
+
+from harness.data.compiled import compiled
 
 F32 = np.float32
 CODES = {"brightness": 2, "posterize": 2, "solarize": 2, "solarize_add": 2, "invert": 2, "contrast": 3,
@@ -16,15 +14,7 @@ CODES = {"brightness": 2, "posterize": 2, "solarize": 2, "solarize_add": 2, "inv
 MOVES = 1  # code of the geometric operations
 
 
-def _compile(function: Callable[..., Any]) -> Any:
-    """Compile a function, and keep the result beside this file or in numba's own folder, if one can be written."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:
-        return numba.njit(nogil=True)(function)
-
-
-@_compile
+@compiled
 def augment(images, codes, maps, tables, factors, fill, taps, result):  # type: ignore[no-untyped-def]
     """Write augmented images, (B, H, W, C) uint8, to ``result``; one operation per image."""
     for i in range(len(images)):
@@ -49,7 +39,7 @@ def augment(images, codes, maps, tables, factors, fill, taps, result):  # type: 
             to.ravel()[:] = image.ravel()
 
 
-@_compile
+@compiled
 def _nearest(image, units, fill, to):  # type: ignore[no-untyped-def]
     height, width, channels = image.shape
     a, b, c, d, e, f = units
@@ -72,7 +62,7 @@ def _nearest(image, units, fill, to):  # type: ignore[no-untyped-def]
                     to[y, x, channel] = fill[channel]
 
 
-@_compile
+@compiled
 def _shift_rows(image, slope, shift, down, fill, to):  # type: ignore[no-untyped-def]
     height, width, channels = image.shape
     for y in range(height):
@@ -92,7 +82,7 @@ def _shift_rows(image, slope, shift, down, fill, to):  # type: ignore[no-untyped
                 to[y, x, channel] = fill[channel]
 
 
-@_compile
+@compiled
 def _interpolate(image, units, fill, taps, to):  # type: ignore[no-untyped-def]
     height, width, channels = image.shape
     a, b, c, d, e, f = units
@@ -120,7 +110,7 @@ def _interpolate(image, units, fill, taps, to):  # type: ignore[no-untyped-def]
                 to[y, x, channel] = np.uint8(min(max(total, F32(0)), F32(255)))
 
 
-@_compile
+@compiled
 def _tap_weights(t, weights):  # type: ignore[no-untyped-def]
     u = F32(1) - t
     if len(weights) == 2:
@@ -131,25 +121,25 @@ def _tap_weights(t, weights):  # type: ignore[no-untyped-def]
     weights[1], weights[2] = F32(1) - two * t * t + t * t * t, F32(1) - two * u * u + u * u * u
 
 
-@_compile
+@compiled
 def _look_up(values, table, to):  # type: ignore[no-untyped-def]
     for i in range(len(values)):
         to[i] = table[values[i]]
 
 
-@_compile
+@compiled
 def _blend(start, end, factor):  # type: ignore[no-untyped-def]
     return np.uint8(min(max((end - start) * factor + start, F32(0)), F32(255)))
 
 
-@_compile
+@compiled
 def _grey(red, green, blue):  # type: ignore[no-untyped-def]
     # In float32, where all is exact: numba's integers would become 64 bits wide.
     total = F32(19595) * F32(red) + F32(38470) * F32(green) + F32(7471) * F32(blue) + F32(32768)
     return np.floor(total * F32(1 / 65536))
 
 
-@_compile
+@compiled
 def _contrast(image, factor, to):  # type: ignore[no-untyped-def]
     values, total = image.ravel(), 0
     count = len(values)
@@ -167,7 +157,7 @@ def _contrast(image, factor, to):  # type: ignore[no-untyped-def]
     _look_up(values, table, to.ravel())
 
 
-@_compile
+@compiled
 def _color(values, factor, to):  # type: ignore[no-untyped-def]
     for i in range(len(values)):
         red, green, blue = values[i, 0], values[i, 1], values[i, 2]
@@ -177,7 +167,7 @@ def _color(values, factor, to):  # type: ignore[no-untyped-def]
         to[i, 2] = _blend(grey, F32(blue), factor)
 
 
-@_compile
+@compiled
 def _sharpness(image, factor, to):  # type: ignore[no-untyped-def]
     height, width, c = image.shape
     rows, target = image.reshape(height, width * c), to.reshape(height, width * c)
@@ -199,7 +189,7 @@ def _sharpness(image, factor, to):  # type: ignore[no-untyped-def]
             inner[k] = _blend(np.floor(total * F32(1 / 13)), value, factor)
 
 
-@_compile
+@compiled
 def _autocontrast(image, to):  # type: ignore[no-untyped-def]
     height, width, c = image.shape
     rows = image.reshape(height, width * c)
@@ -221,7 +211,7 @@ def _autocontrast(image, to):  # type: ignore[no-untyped-def]
     _look_up_channels(image.reshape(-1, c), tables, to.reshape(-1, c))
 
 
-@_compile
+@compiled
 def _equalize(image, to):  # type: ignore[no-untyped-def]
     c = image.shape[2]
     values = image.reshape(-1, c)
@@ -240,7 +230,7 @@ def _equalize(image, to):  # type: ignore[no-untyped-def]
     _look_up_channels(values, tables, to.reshape(-1, c))
 
 
-@_compile
+@compiled
 def _look_up_channels(values, tables, to):  # type: ignore[no-untyped-def]
     for i in range(len(values)):
         for channel in range(values.shape[1]):

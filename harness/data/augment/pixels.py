@@ -1,5 +1,6 @@
 """Augmentation of pixels: which operations an image gets, and their application to a batch."""
 
+import importlib.util
 from collections.abc import Callable
 from functools import cache, cached_property, lru_cache
 from types import ModuleType
@@ -195,8 +196,8 @@ def _by_group(images: Tensor, rows: Tensor, kind_of: list[str], steps: Steps) ->
 @cache
 def _compiled_operations() -> ModuleType | None:
     """Return the compiled operations; None where numba is not installed."""
-    try:
-        from harness.data.augment import compiled
-    except ImportError:
+    if importlib.util.find_spec("numba") is None:
         return None
+    from harness.data.augment import compiled
+
     return compiled
