@@ -11,7 +11,7 @@ PAGES = (
     "results/published/tables/*/gap.md", "results/published/tables/*/tuning.md",
     "results/published/claims/*/verdict.md",
 )  # fmt: skip
-LINKED = ("benchmarks/*.yaml", "docs/**/*.png")
+LINKED = ("benchmarks/*.yaml", "docs/**/*.png", "docs/**/*.svg")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

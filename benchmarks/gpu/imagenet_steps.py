@@ -4,12 +4,14 @@ The networks have random weights, which take as long as trained ones.
 """
 
 from collections.abc import Generator
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu.pack_trainer import INFO, Pair, Scale, time_pack
 from benchmarks.gpu.stage_order import StageOrder
+from harness.data.load.loader import Waiting
 from harness.data.load.tensors import Normalise, TensorEvalSet
 from harness.training.cuda.streams import raise_stream_limit
 from harness.training.tasks.classification import Classification
@@ -28,7 +30,9 @@ class ResidentBatch:
         indices = torch.arange(batch_size, device=device)
         self.batch = images, indices % CLASSES, indices
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
+    def epoch(
+        self, epoch: int, first_step: int = 0, waiting: Waiting = nullcontext
+    ) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
         while True:
             yield self.batch
 

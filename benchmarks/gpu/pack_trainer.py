@@ -4,6 +4,7 @@ import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.gpu.card import synchronise
 from benchmarks.perf.cifar import Silent, science
+from harness.data.load.loader import Waiting
 from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
 from harness.spec.tasks import DATASETS
 from harness.training.cuda.graph import Work, capture_cuda_graph
@@ -74,8 +76,10 @@ class EpochsOfGivenLength:
     def __len__(self) -> int:
         return self.steps
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Any, Tensor], None, None]:
-        yield from islice(self._loader.epoch(epoch, first_step), self.steps - first_step)
+    def epoch(
+        self, epoch: int, first_step: int = 0, waiting: Waiting = nullcontext
+    ) -> Generator[tuple[Tensor, Any, Tensor], None, None]:
+        yield from islice(self._loader.epoch(epoch, first_step, waiting), self.steps - first_step)
 
 
 class Observer(Silent):

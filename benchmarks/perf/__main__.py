@@ -25,8 +25,10 @@ BENCHES = (
     "randaugment",
     "imagenet_loader",
     "imagenet_loader_256",
+    "imagenet_growth",
     "crop_decode",
     "seeded_decoder",
+    "seeded_decoder_512",
     "coco_loader",
     "slurm_scale",
 )

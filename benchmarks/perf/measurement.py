@@ -94,9 +94,9 @@ class ChildProcess:
         )
         self.first_line = self._read_line()
 
-    def __call__(self) -> float:
+    def __call__(self, line: str = "") -> float:
         assert self._process.stdin
-        self._process.stdin.write("\n")
+        self._process.stdin.write(line + "\n")
         return float(self._read_line())
 
     def close(self) -> None:

@@ -13,9 +13,9 @@ from harness.data.load.crops import as_views, training_views
 PAIRS = 9
 
 
-def main() -> None:
+def main(side: int = 400, target: float = 2.0, bench: str = "seeded_decoder") -> None:
     if lacks := missing():
-        return say(f"seeded_decoder: skipped, {lacks}")
+        return say(f"{bench}: skipped, {lacks}")
     from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import RandomHorizontalFlip, ToTensor
@@ -25,7 +25,7 @@ def main() -> None:
     workers = 1 if BUSY else 2
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.beton"
-        write_beton(path, 400)
+        write_beton(path, side)
         file, seeded = beton.read_beton(path), FfcvImages(path, workers)
         own = Loader(
             str(path), batch_size=BATCH, num_workers=workers, os_cache=True, order=OrderOption.RANDOM, drop_last=False,
@@ -56,11 +56,12 @@ def main() -> None:
     ratio, spread = ratio_of_pairs(seconds["ffcv"], seconds["ours"])
     detail = {
         "images_per_s": {name: round(1 / min(s)) for name, s in seconds.items()},
+        "max_side": side,
         "workers": workers,
         "clock": CLOCK,
         **spread,
     }
-    emit("seeded_decoder", ratio, 2.0, detail)
+    emit(bench, ratio, target, detail)
 
 
 if __name__ == "__main__":

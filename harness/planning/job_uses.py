@@ -18,7 +18,7 @@ from slurm.accounting import Allocation
 from slurm.array_jobs import ArrayJob, ArrayJobs
 from slurm.node_order import jobs_of, jobs_per_node_of
 
-_COLUMNS = (*JOB_COLUMNS, "hardware", "threads", "processes", "peak_memory_bytes")
+_COLUMNS = (*JOB_COLUMNS, "cost_waiting_s", "hardware", "threads", "processes", "peak_memory_bytes")
 
 
 class JobUses(NamedTuple):
@@ -126,6 +126,7 @@ def _accounted_use(planned: Planned, work: _Work, rows: Sequence[Mapping[str, An
         starts=len(work.starts),
         ends=Counter(start.state for start in work.starts if start.state != "COMPLETED"),
         source="accounting",
+        waiting=_waiting(rows),
     )
 
 
@@ -145,7 +146,15 @@ def _recorded_use(planned: Planned, rows: Sequence[Mapping[str, Any]], seconds: 
         starts=max(row["attempts"] for row in rows),
         ends=Counter(),
         source="records",
+        waiting=_waiting(rows),
     )
+
+
+def _waiting(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the share of runs' training in which they waited for images; None: not known, of none or older ones."""
+    known = [(row["cost_waiting_s"], row["cost_total_s"]) for row in rows if row["cost_waiting_s"] is not None]
+    seconds = sum(total for _, total in known)
+    return sum(waited for waited, _ in known) / seconds if seconds else None
 
 
 def _plan_facts(planned: Planned, run_ids: Collection[str]) -> dict[str, Any]:

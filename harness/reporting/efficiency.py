@@ -45,6 +45,7 @@ class JobUse:
     starts: int
     ends: Counter[str]  # SLURM's state -> number of its starts that ended so; without COMPLETED
     source: str  # accounting or records
+    waiting: float | None  # the share of its training in which it waited for images that were not yet decoded
     retry: str = ""  # what it was tried again with, and why
 
 
@@ -126,8 +127,12 @@ class JobClass:
 
     @property
     def gpu_percent(self) -> float | None:
-        known = [(job.gpu_percent, job.seconds) for job in self.jobs if job.gpu_percent is not None]
-        return fmean([percent for percent, _ in known], [seconds for _, seconds in known]) if known else None
+        return _mean((job.gpu_percent, job.seconds) for job in self.jobs)
+
+    @property
+    def waiting(self) -> float | None:
+        """The share of training in which jobs waited for images."""
+        return _mean((job.waiting, job.seconds) for job in self.jobs)
 
     @property
     def advice(self) -> Advice | None:
@@ -141,6 +146,12 @@ class JobClass:
             mem_gb=ceil(MARGIN * self.memory / GB) if self.memory else None,
             cpus_per_task=min(cores, self.asked.cores or cores) if cores else None,
         )
+
+
+def _mean(values: Iterable[tuple[float | None, float]]) -> float | None:
+    """Return the mean of the values that are known, with their weights."""
+    known = [(value, weight) for value, weight in values if value is not None]
+    return fmean([value for value, _ in known], [weight for _, weight in known]) if known else None
 
 
 def _covering(values: Sequence[float]) -> float:
@@ -199,6 +210,7 @@ def _class_dict(job_class: JobClass) -> dict[str, Any]:
             "most_gb": job_class.memory and job_class.memory / GB,
             "mean_cores": fmean(job_class.cores) if job_class.cores else None,
             "gpu_percent": job_class.gpu_percent,
+            "waiting_percent": None if job_class.waiting is None else 100 * job_class.waiting,
         },
         "advice": advice and advice.resources(),
     }

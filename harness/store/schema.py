@@ -11,15 +11,15 @@ from harness.errors import shorten
 from harness.spec import identity
 from harness.spec.tasks import METRICS
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 _COLUMNS_VERSION = 6  # from here on, rows lack nothing but ``YOUNGER_COLUMNS``
-COST_PARTS = ("data", "teacher", "student", "method", "evaluation", "first_stage")
+COST_PARTS = ("waiting", "data", "teacher", "student", "method", "evaluation", "first_stage")
 
 # What a classifier's logits tell beside its metrics: agreement with its teacher in %, KL(teacher || student) in nats at
 # temperatures 1 and 4, calibration error in %; "train": of training images as they are evaluated
 FIDELITY = ("agreement", "kl_t1", "kl_t4", "ece")
 FIDELITY_COLUMNS = (*(f"last_{m}" for m in FIDELITY), "train_top1", *(f"train_{m}" for m in FIDELITY))
-YOUNGER_COLUMNS = (*FIDELITY_COLUMNS, "retries")
+YOUNGER_COLUMNS = (*FIDELITY_COLUMNS, "retries", "cost_waiting_s")
 
 _METRICS = [pa.field(f"{when}_{m}", pa.float64()) for when in ("last", "best") for m in METRICS]
 _COSTS = [pa.field(f"cost_{part}_s", pa.float64()) for part in COST_PARTS]
@@ -57,7 +57,8 @@ SCHEMA = pa.schema(
         pa.field(
             "curves", pa.list_(pa.struct([("epoch", pa.int32()), ("name", pa.string()), ("value", pa.float64())]))
         ),
-        # cost, in seconds: this run's share of its pack; first_stage: everything in the stage before the main one
+        # cost, in seconds: this run's share of its pack; waiting: for images that were not yet decoded; first_stage:
+        # everything in the stage before the main one
         *_COSTS,
         pa.field("cost_total_s", pa.float64()),
         pa.field("pack_size", pa.int64()),
@@ -94,6 +95,7 @@ RESULTS = tuple(name for name in SCHEMA.names if name not in PROVENANCE and name
 _OPTIONAL = {
     "teacher", "teacher_run", "teacher_sha256", "best_epoch", "git_commit", "git_dirty",
     *(f"{what}_{m}" for what in ("last", "best", "teacher") for m in METRICS), *FIDELITY_COLUMNS,
+    "cost_waiting_s",  # before version 10, when it was in the data's
 }  # fmt: skip
 _CLOSED = {"status": ("done", "diverged"), "evaluated_on": ("test", "validation", "train")}
 _COUNTS = ("pack_size", "threads", "processes", "attempts")
@@ -185,8 +187,8 @@ def _add_columns(table: pa.Table) -> pa.Table:
 
     After version 1 came the first stage's cost; after 2 ``evaluated_on`` (before, it was always the test set, whose
     size had another name); after 3 ``evaluated_parameters``; after 4 the method's warnings; after 5 the metrics of
-    detectors, and a teacher's metrics other than top-1; after 7 the fidelity, and after 8 the retries, which
-    ``add_younger_columns`` adds.
+    detectors, and a teacher's metrics other than top-1; after 7 the fidelity, after 8 the retries, and after
+    9 the cost of waiting, which ``add_younger_columns`` adds.
     """
     if "test_size" in table.schema.names:
         table = table.rename_columns({"test_size": "evaluated_size"})

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
@@ -19,7 +20,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from harness.data.load.loader import EvalSet, Extras, LoadedBatch
+from harness.data.load.loader import EvalSet, Extras, LoadedBatch, Waiting
 from harness.data.load.mixing import Mix, Mixing
 from harness.spec import identity
 from harness.spec.own_code import own_code
@@ -83,7 +84,7 @@ class RandomLoader:
     def __len__(self) -> int:
         return 1
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[LoadedBatch]:
+    def epoch(self, epoch: int, first_step: int = 0, waiting: Waiting = nullcontext) -> Iterator[LoadedBatch]:
         images = len(self.targets)  # a method that keeps something of each image must have room for the last ones
         yield self.data.images, self.data.targets, torch.arange(images - self.batch_size, images), self.extras
 

@@ -87,7 +87,7 @@ class Pack:
             member.begin_epoch(steps)
         if self.cached_logits:
             self.cached_logits.begin(epoch, first_step, steps, self._device)
-        batches = self.loader.epoch(epoch, first_step)
+        batches = self.loader.epoch(epoch, first_step, partial(watch.part, "waiting", within="data"))
         for step in range(first_step, steps):
             with watch.part("data"):
                 batch = next(batches)
@@ -171,7 +171,7 @@ def share_costs(watch: Stopwatch, members: Collection[Member]) -> None:
     measured = sum(sum(parts.values()) for parts in own)
     scale = min(1.0, seconds.get("members", 0.0) / measured) if measured else 1.0
     for member, parts in zip(members, own, strict=True):
-        costs = {"data": seconds.get("data", 0.0) / len(own)}
+        costs = {part: seconds.get(part, 0.0) / len(own) for part in ("waiting", "data")}
         if member.teacher_taps is not None:
             costs["teacher"] = seconds.get("teacher", 0.0) / teacher_readers
         member.add_costs(costs | {part: spent * scale for part, spent in parts.items()})

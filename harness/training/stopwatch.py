@@ -19,11 +19,11 @@ class Stopwatch:
     def __init__(self, device: torch.device):
         self._cuda = device.type == "cuda"
         self._seconds: dict[str, float] = {}
-        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self._events: list[tuple[str, str | None, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Add the time of the enclosed work to the part ``name``."""
+    def part(self, name: str, within: str | None = None) -> Iterator[None]:
+        """Add the time of the enclosed work to the part ``name``, and take it from the one ``within`` which it is."""
         if self._cuda and torch.cuda.is_current_stream_capturing():
             yield
             return
@@ -33,20 +33,25 @@ class Stopwatch:
             start.record()
             yield
             end.record()
-            self._events.append((name, start, end))
+            self._events.append((name, within, start, end))
         else:
             began = time.perf_counter()
             yield
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - began
+            self._add(time.perf_counter() - began, name, within)
         if suspended := suspended_seconds() - suspended_before:
-            self._seconds[name] = self._seconds.get(name, 0.0) - suspended
+            self._add(-suspended, name, within)
+
+    def _add(self, seconds: float, name: str, within: str | None) -> None:
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+        if within is not None:
+            self._seconds[within] = self._seconds.get(within, 0.0) - seconds
 
     def take(self) -> dict[str, float]:
         """Return the seconds by part since the last call."""
         if self._events:
             torch.cuda.synchronize()
-        for name, start, end in self._events:
-            self._seconds[name] = self._seconds.get(name, 0.0) + start.elapsed_time(end) / 1000
+        for name, within, start, end in self._events:
+            self._add(start.elapsed_time(end) / 1000, name, within)
         taken, self._seconds, self._events = self._seconds, {}, []
         # A suspension may be known only after the part in which it was, and then shortens a later one.
         if overdrawn := sum(min(0.0, seconds) for seconds in taken.values()):

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,24 @@ def same(a: Batches, b: Batches) -> bool:
     return len(a) == len(b) and all(
         torch.equal(x, y) for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True)
     )
+
+
+@backends
+def test_waiting_for_images_that_are_not_yet_decoded_is_told(stored: Path, backend: str) -> None:
+    """Once for each step, and not while a step is made ready or the images are used."""
+    waits, waiting = [], False
+
+    @contextmanager
+    def wait() -> Iterator[None]:
+        nonlocal waiting
+        waits.append(waiting := True)
+        yield
+        waiting = False
+
+    loader = train_loader(stored, backend)
+    for step, _ in enumerate(loader.epoch(0, 1, wait)):
+        assert (len(waits), waiting) == (step + 1, False)
+    assert len(waits) == len(loader) - 1
 
 
 def by_index(batches: Iterator[tuple[Tensor, Tensor, Tensor]]) -> dict[int, Tensor]:

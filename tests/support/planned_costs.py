@@ -38,12 +38,19 @@ def plan(folder: Path, **changes: Any) -> Planned:
 
 
 def record(
-    planned: Planned, *run_ids: str, own: float, data: float = 2.0, teacher: float = 4.0, job: int = 0, **more: Any
+    planned: Planned,
+    *run_ids: str,
+    own: float,
+    data: float = 2.0,
+    waiting: float | None = None,
+    teacher: float = 4.0,
+    job: int = 0,
+    **more: Any,
 ) -> None:
     """Write records of runs that trained in one process, with each run's own seconds and those of the pack."""
     sciences = [planned.plan.runs[k].science for k in run_ids]
     learners = sum(s.teacher is not None for s in sciences)
-    lasted = timedelta(seconds=own * len(run_ids) + data + teacher * bool(learners) + 5.0)
+    lasted = timedelta(seconds=own * len(run_ids) + data + (waiting or 0.0) + teacher * bool(learners) + 5.0)
     for run_id, science in zip(run_ids, sciences, strict=True):
         costs = {
             "student": own, "method": 0.0, "evaluation": 0.0, "first_stage": 0.0, "data": data / len(run_ids),
@@ -54,9 +61,11 @@ def record(
             "method": science.method.use, "epochs": science.recipe.epochs, "science": science.text,
             "seed": science.seed,
             "hardware": CPU, "threads": 2, "processes": 1, "pack_size": len(run_ids), "attempts": 1, "host": "here",
-            "method_parameters": 0, "started_at": START + timedelta(days=job), "cost_total_s": sum(costs.values()),
+            "method_parameters": 0, "started_at": START + timedelta(days=job), 
+            "cost_total_s": sum(costs.values()) + (waiting or 0.0) / len(run_ids),
             "finished_at": START + timedelta(days=job) + lasted,
             **{f"cost_{part}_s": seconds for part, seconds in costs.items()},
+            "cost_waiting_s": None if waiting is None else waiting / len(run_ids),
         }  # fmt: skip
         values = row(run_id, 60.0, 60.0, **{**fields, **more})
         records.write_record(planned.store, {k: v for k, v in values.items() if k != "schema_version"})

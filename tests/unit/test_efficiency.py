@@ -78,7 +78,7 @@ def test_memory_is_asked_for_per_core_node_or_job(memory: str, megabytes: int | 
 def job(minutes: float, **more: Any) -> JobUse:
     facts: dict[str, Any] = dict(
         student="s", teacher="t", packs=1, asked=Asked(240, 32 * GB, 1, 1, 8, 1), finished=True, seconds=60 * minutes,
-        memory=4 * GB, cores=1.5, gpu_percent=None, starts=1, ends=Counter(), source="accounting",
+        memory=4 * GB, cores=1.5, gpu_percent=None, starts=1, ends=Counter(), source="accounting", waiting=None,
     )  # fmt: skip
     return JobUse(**{**facts, **more})
 
@@ -181,6 +181,17 @@ def test_cores_are_those_of_each_job_that_shares_a_node(planned: Planned, monkey
     document = json.loads(run_command("report", "small.yaml", "--efficiency", "--json").out)
     (job_class,) = (each for each in document["classes"] if each["teacher"])
     assert (job_class["source"], job_class["jobs"], job_class["used"]["most_gb"]) == ("records", 4, 8)
+
+
+def test_jobs_that_wait_for_images_are_named(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack of two runs of 60 s and 6 s for both waited for 30 s. The other packs' records are from before."""
+    monkeypatch.setattr(commands, "sacct_lines", lambda *options: [])
+    assert "waited for images" not in run_command("report", "small.yaml", "--efficiency").out
+    record(planned, *runs(planned, 4), own=60.0, waiting=30.0, job=4)
+    said = "digits_net_w8 > digits_net_w4: waited for images 19% of the time: more cores would make it faster."
+    assert said in run_command("report", "small.yaml", "--efficiency").out
+    document = json.loads(run_command("report", "small.yaml", "--efficiency", "--json").out)
+    assert [each["used"]["waiting_percent"] for each in document["classes"]] == [None, pytest.approx(100 * 30 / 156)]
 
 
 def test_without_accounting_the_records_tell(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:

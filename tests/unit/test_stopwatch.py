@@ -38,10 +38,12 @@ def test_a_gpus_parts_are_read_from_events_and_captured_ones_left_out(monkeypatc
     for part in ("teacher", "student", "student"):
         with watch.part(part):
             pass
+    with watch.part("data"), watch.part("waiting", within="data"):
+        pass
     captured[0] = True
     with watch.part("student"):
         pass
-    assert watch.take() == {"teacher": 0.25, "student": 0.5} and watch.take() == {}
+    assert watch.take() == {"teacher": 0.25, "student": 0.5, "data": 0.5, "waiting": 0.25} and watch.take() == {}
 
 
 def test_parts_on_a_cpu_add_up() -> None:
@@ -51,6 +53,19 @@ def test_parts_on_a_cpu_add_up() -> None:
             time.sleep(0.01)
     taken = watch.take()
     assert taken["data"] >= 0.02 and taken["student"] >= 0.01 and watch.take() == {}
+
+
+def test_a_part_within_another_is_counted_once() -> None:
+    watch = Stopwatch(torch.device("cpu"))
+    with watch.part("data"):
+        time.sleep(0.01)
+        with watch.part("waiting", within="data"):
+            time.sleep(0.1)
+    began = time.perf_counter()
+    with watch.part("waiting", within="data"):
+        pass
+    taken, since = watch.take(), time.perf_counter() - began
+    assert taken["waiting"] >= 0.1 and 0.01 - since <= taken["data"] < taken["waiting"]
 
 
 def test_the_time_of_packs_in_turn_is_divided_among_those_in_training() -> None:

@@ -27,31 +27,31 @@ def _pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any, to: ir.
     return builder.bitcast(builder.gep(data, [at]), to.as_pointer())
 
 
-def _weighted(adds: bool) -> Any:
-    """Return an operation that sets four sums to four bytes times a weight, or adds that to them."""
+@intrinsic
+def _sum(_typing: Any, sums: Any, at: Any, pixels: Any, pixel: Any, shares: Any, first: Any, count: Any) -> Any:
+    """Set four sums to those of ``count`` >= 1 pixels, one after the other, times their shares."""
 
-    @intrinsic
-    def operation(_typing: Any, sums: Any, at: Any, pixels: Any, pixel: Any, weight: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            kinds = signature.args
-            four = builder.load(_pointer(context, builder, kinds[2], args[2], args[3], _BYTES), align=1)
-            values = builder.uitofp(builder.zext(four, _INTEGERS), _FLOATS)
-            undefined = ir.Constant(_FLOATS, ir.Undefined)
-            weights = builder.insert_element(undefined, args[4], ir.IntType(32)(0))
-            weights = builder.shuffle_vector(weights, undefined, ir.Constant(_INTEGERS, [0] * _LANES))
-            values = builder.fmul(values, weights)
-            place = _pointer(context, builder, kinds[0], args[0], args[1], _FLOATS)
-            if adds:
-                values = builder.fadd(builder.load(place, align=4), values)
-            builder.store(values, place, align=4)
-            return context.get_dummy_value()
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        weights = context.make_array(kinds[4])(context, builder, args[4]).data
+        undefined = ir.Constant(_FLOATS, ir.Undefined)
 
-        return types.void(sums, types.intp, pixels, types.intp, types.float32), generate
+        def value(k: Any) -> Any:
+            place = builder.add(args[3], builder.mul(k, ir.Constant(k.type, 3)))
+            four = builder.load(_pointer(context, builder, kinds[2], args[2], place, _BYTES), align=1)
+            four = builder.uitofp(builder.zext(four, _INTEGERS), _FLOATS)
+            weight = builder.load(builder.gep(weights, [builder.add(args[5], k)]))
+            weight = builder.insert_element(undefined, weight, ir.IntType(32)(0))
+            return builder.fmul(four, builder.shuffle_vector(weight, undefined, ir.Constant(_INTEGERS, [0] * _LANES)))
 
-    return operation
+        sum_of_four = cgutils.alloca_once_value(builder, value(ir.Constant(args[6].type, 0)))
+        with cgutils.for_range(builder, args[6], start=ir.Constant(args[6].type, 1)) as loop:
+            builder.store(builder.fadd(builder.load(sum_of_four), value(loop.index)), sum_of_four)
+        place = _pointer(context, builder, kinds[0], args[0], args[1], _FLOATS)
+        builder.store(builder.load(sum_of_four), place, align=4)
+        return context.get_dummy_value()
 
-
-_set, _add = _weighted(adds=False), _weighted(adds=True)
+    return types.void(sums, types.intp, pixels, types.intp, shares, types.intp, types.intp), generate
 
 
 @intrinsic
@@ -139,9 +139,7 @@ def shrink(pixels, stride, start, height, width, to_height, to_width, row, colum
                 base = start + summed * stride
                 for x in range(size):
                     first = across[x]
-                    _set(sums, _LANES * x, pixels, base + columns[first], shares[first])
-                    for j in range(first + 1, across[x + 1]):
-                        _add(sums, _LANES * x, pixels, base + columns[j], shares[j])
+                    _sum(sums, _LANES * x, pixels, base + columns[first], shares, first, across[x + 1] - first)
             share = row_shares[k]
             if k == down[y]:
                 for i in range(_LANES * size):

@@ -7,7 +7,7 @@ they decode and resize by different methods.
 import importlib.util
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 from harness.data import beton
 from harness.data.load.batches import EpochOrder, joined, loaded_batch, size_in_epoch, whole_rows
 from harness.data.load.crops import VIEW, as_views, evaluation_views, training_views
-from harness.data.load.loader import LoadedBatch
+from harness.data.load.loader import LoadedBatch, Waiting
 from harness.data.load.mixing import Mixing
 from harness.data.load.tensors import Normalise
 from harness.data.load.view import View, copy_stream
@@ -88,7 +88,9 @@ class BetonLoader:
         assert size is not None
         return size
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[LoadedBatch, None, None]:
+    def epoch(
+        self, epoch: int, first_step: int = 0, waiting: Waiting = nullcontext
+    ) -> Generator[LoadedBatch, None, None]:
         """Yield images, targets (B,) and indices (B,) for each step from ``first_step`` on, and ``Extras`` where there
         are some.
 
@@ -101,7 +103,7 @@ class BetonLoader:
         parts = [part for step in steps for part in self._parts(order, step)]
         at_once = sum(len(part.indices) for part in self._parts(order, 0))
         decoded = self._images.batches(self._crops(epoch, parts, size), at_once, size)
-        with closing(to_device(decoded, self._device)) as pixels:
+        with closing(to_device(decoded, self._device, waiting)) as pixels:
             for step in steps:
                 indices, _ = order.batch(step)
                 count, indices = len(indices), indices.to(self._device)
@@ -239,19 +241,29 @@ def _open(path: Path, workers: int, backend: str | None) -> Images:
         torch.set_num_threads(threads)
 
 
-def to_device(batches: Generator[Tensor, None, None], device: torch.device) -> Generator[Tensor, None, None]:
-    """Copy batches to a GPU in a stream of its own, while the GPU computes."""
+def to_device(
+    batches: Generator[Tensor, None, None], device: torch.device, waiting: Waiting = nullcontext
+) -> Generator[Tensor, None, None]:
+    """Yield batches on a device; they are copied to a GPU in a stream of its own, while the GPU computes."""
     with closing(batches):
-        if device.type == "cpu":
-            yield from batches
-            return
-        copies, copied = torch.cuda.Stream(device), torch.cuda.Event()
-        for batch in batches:
-            with torch.cuda.stream(copies):
-                on_device = batch.to(device, non_blocking=True)
-                copied.record(copies)
-            compute = torch.cuda.current_stream(device)
-            compute.wait_event(copied)
-            on_device.record_stream(compute)  # its memory is not used again before the computation is done with it
-            copied.synchronize()  # only the copy: `batch` is written over once the next one is asked for
-            yield on_device
+        if device.type == "cuda":
+            batches = _copies(batches, device)
+        while True:
+            with waiting():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+
+def _copies(batches: Iterator[Tensor], device: torch.device) -> Generator[Tensor, None, None]:
+    copies, copied = torch.cuda.Stream(device), torch.cuda.Event()
+    for batch in batches:
+        with torch.cuda.stream(copies):
+            on_device = batch.to(device, non_blocking=True)
+            copied.record(copies)
+        compute = torch.cuda.current_stream(device)
+        compute.wait_event(copied)
+        on_device.record_stream(compute)  # its memory is not used again before the computation is done with it
+        copied.synchronize()  # only the copy: `batch` is written over once the next one is asked for
+        yield on_device

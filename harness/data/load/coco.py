@@ -5,7 +5,7 @@ Images are of many sizes: a batch is as high and wide as its largest image asks 
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from harness.data.coco_parts import Parts
 from harness.data.load import aspect_batches, prefetch, resize
 from harness.data.load.arrays import WrongData
 from harness.data.load.beton import to_device
-from harness.data.load.loader import Rows
+from harness.data.load.loader import Rows, Waiting
 from harness.data.load.tensors import Normalise
 from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice
@@ -72,7 +72,9 @@ class CocoLoader:
         """Return the steps per epoch; the last batch may be smaller."""
         return -(-self.size // self.batch_size)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, list[Objects], Tensor], None, None]:
+    def epoch(
+        self, epoch: int, first_step: int = 0, waiting: Waiting = nullcontext
+    ) -> Generator[tuple[Tensor, list[Objects], Tensor], None, None]:
         """Yield images, objects and indices (B,) for each step from ``first_step`` on.
 
         The images are this process's share of the batch, (b, 3, H, W) float32; only they are decoded. ``objects`` has
@@ -91,7 +93,7 @@ class CocoLoader:
         batches = aspect_batches.aspect_batches(self.seed, epoch, self._wide, self.batch_size)[first_step:]
         mine = [[view(index) for index in batch[self._rows(len(batch))].tolist()] for batch in batches]
         canvases = [canvas(sizes[batch.numpy()]) for batch in batches]
-        with closing(self._images.shown(mine, canvases)) as shown:
+        with closing(self._images.shown(mine, canvases, waiting)) as shown:
             for batch, views, images in zip(batches, mine, shown, strict=True):
                 yield images, [self._shown_objects(view) for view in views], batch.to(self._device)
 
@@ -170,7 +172,7 @@ class _Images:
         self._path, self._workers, self._normalise, self._device = path, workers, normalise, device
 
     def shown(
-        self, batches: Sequence[Sequence[View]], canvases: Sequence[tuple[int, int]]
+        self, batches: Sequence[Sequence[View]], canvases: Sequence[tuple[int, int]], waiting: Waiting = nullcontext
     ) -> Generator[Tensor, None, None]:
         """Yield what each of the ``batches`` shows on its canvas: (b, 3, H, W) float32 on the device.
 
@@ -178,7 +180,7 @@ class _Images:
             WrongData: an image cannot be decoded.
         """
         begun = (self._begun(views, canvas) for views, canvas in zip(batches, canvases, strict=True))
-        with closing(to_device(prefetch.prefetch(begun, self._workers), self._device)) as decoded:
+        with closing(to_device(prefetch.prefetch(begun, self._workers), self._device, waiting)) as decoded:
             for pixels, views in zip(decoded, batches, strict=True):
                 images = self._normalise(pixels.permute(0, 3, 1, 2))
                 for image, (_, (height, width), _) in zip(images, views, strict=True):

@@ -13,6 +13,7 @@ from harness.data.load.view import in_stream
 
 ASPECT = (3 / 4, 4 / 3)  # of random crops, width over height
 TRIES = 10
+_AT_ONCE = 1 << 16  # images whose crops are drawn at once, as more take memory and are slower
 
 # A part of an image, the size it is resized to, and the window of the result, ``size`` x ``size``, that is the input.
 # In evaluation the window is at the centre of a resized image; in training it is the whole resized part.
@@ -38,6 +39,23 @@ def training_views(
     largest central part of an allowed ratio. ``indices`` (N,) are positions in the training set; the random numbers
     depend only on (seed, epoch, index, stream). ``heights`` and ``widths`` (N,) are those of the same images.
     """
+    views = np.empty((len(indices), 5), np.int32)
+    for start in range(0, len(indices), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        views[some] = _training_views(seed, epoch, indices[some], heights[some], widths[some], area, flip, stream)
+    return views
+
+
+def _training_views(
+    seed: int,
+    epoch: int,
+    indices: np.ndarray,
+    heights: np.ndarray,
+    widths: np.ndarray,
+    area: tuple[float, float],
+    flip: bool,
+    stream: str,
+) -> np.ndarray:
     keys = torch.from_numpy(np.asarray(indices, dtype=np.int64))
     size = np.stack([heights, widths], axis=1).astype(np.float64)
     part = _largest_central(size)
@@ -63,7 +81,7 @@ def training_views(
     flipped = np.zeros(len(keys), np.int64)
     if flip:
         flipped = rng.random_integers(seed, epoch, in_stream("flip", stream), keys, 2).numpy()
-    return np.column_stack([corner, part, flipped]).astype(np.int32)
+    return np.column_stack([corner, part, flipped])
 
 
 def as_views(positions: np.ndarray, training: np.ndarray, size: int) -> np.ndarray:

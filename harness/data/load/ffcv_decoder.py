@@ -8,6 +8,7 @@ image which part of it is looked at. FFCV hands a batch's rows of that order to 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -24,7 +25,9 @@ from ffcv.pipeline.compiler import Compiler
 from ffcv.pipeline.state import State
 from ffcv.reader import Reader
 from ffcv.transforms import ToTensor
+from llvmlite import ir
 from numba import config, njit, prange, types
+from numba.extending import intrinsic
 from torch import Tensor
 
 from harness.data.beton import PAGE, PIXELS
@@ -56,17 +59,31 @@ class ViewDecoder(SimpleRGBImageDecoder):
         largest = 3 * int((self.metadata["height"].astype(np.int64) * self.metadata["width"]).max())
 
         def decode(tasks, images, metadata, storage):  # type: ignore[no-untyped-def]
-            for worker in prange(workers):
+            begun = np.zeros(1, np.int64)
+            for _ in prange(workers):
                 # Of one image after another: they stay in the core's cache. `shrink` reads a byte more.
                 pixels, part = np.empty(largest + 1, np.uint8), np.empty(PAGE, np.int8)
-                for i in range(worker, len(tasks), workers):
+                i = _take(begun)  # whoever is free: images take from a tenth of the mean time to three times as much
+                while i < len(tasks):
                     field = metadata[tasks[i]["position"]]
                     content = read(field["data_ptr"], storage)
                     _show(tasks[i], field["mode"], content, field["height"], field["width"], pixels, part, images[i])
+                    i = _take(begun)
             return images[: len(tasks)]
 
         decode.is_parallel = True  # type: ignore[attr-defined]
         return decode
+
+
+@intrinsic
+def _take(_typing: Any, numbers: Any) -> Any:
+    """Return the only one of ``numbers`` (1,) int64, and count it up, in one step for all threads."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        first = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", first, ir.IntType(64)(1), "monotonic")
+
+    return types.int64(numbers), generate
 
 
 _decode, _resize, _copy = (njit(nogil=True)(function) for function in (imdecode, resize_crop, memcpy))
@@ -174,12 +191,16 @@ class FfcvImages:
 
     def __init__(self, path: Path, workers: int):
         workers = min(workers, config.NUMBA_NUM_THREADS)
-        self._decoder, self._pil = ViewDecoder(workers), PilImages(path, workers)
+        self._path, self._workers, self._decoder = path, workers, ViewDecoder(workers)
         with _reading_mapped_files():
             self._loader = Loader(
                 str(path), batch_size=1, num_workers=workers, os_cache=True, order=OrderOption.SEQUENTIAL,
                 batches_ahead=AHEAD, pipelines={"image": [self._decoder, ToTensor()], "label": None, "index": None},
             )  # fmt: skip
+
+    @cached_property
+    def _by_pil(self) -> PilImages:
+        return PilImages(self._path, self._workers)
 
     def batches(self, views: np.ndarray, batch_size: int, size: int) -> Generator[Tensor, None, None]:
         """See ``beton.Images.batches``."""
@@ -192,7 +213,7 @@ class FfcvImages:
                 (images,) = next(epoch)
                 batch = tasks[start : start + batch_size]
                 for row in np.flatnonzero(batch["failed"]):  # TurboJPEG counts what is merely odd as failed, too
-                    self._pil.show(batch[row], images[row].numpy())
+                    self._by_pil.show(batch[row], images[row].numpy())
                 yield images
         finally:
             epoch.close()

@@ -1,10 +1,10 @@
 """Epochs of a fixed number of steps, which are not passes over the training set, for schedules stated in steps."""
 
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from itertools import islice
 
-from harness.data.load.loader import LoadedBatch, Loader
+from harness.data.load.loader import LoadedBatch, Loader, Waiting
 
 
 class FixedEpochs:
@@ -16,13 +16,15 @@ class FixedEpochs:
     def __len__(self) -> int:
         return self._steps
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[LoadedBatch, None, None]:
+    def epoch(
+        self, epoch: int, first_step: int = 0, waiting: Waiting = nullcontext
+    ) -> Generator[LoadedBatch, None, None]:
         """Yield batches like ``Loader.epoch``. Epochs below 0 read passes below 0."""
         per_pass, end = len(self._loader), (epoch + 1) * self._steps
         at = epoch * self._steps + first_step
         while at < end:
             passed, step = divmod(at, per_pass)
             count = min(per_pass - step, end - at)
-            with closing(self._loader.epoch(passed, step)) as batches:
+            with closing(self._loader.epoch(passed, step, waiting)) as batches:
                 yield from islice(batches, count)
             at += count

@@ -6,6 +6,8 @@ what is beyond. What is not as ``jpeg_restarts`` writes it is refused, and has t
 
 from typing import Any
 
+import numpy as np
+
 from harness.data.compiled import compiled, numba
 from harness.data.jpeg_restarts import APP, LARGE, NAME, SIZES
 
@@ -79,31 +81,38 @@ def cut(jpeg: Any, height: Any, width: Any, top: Any, left: Any, bottom: Any, ri
     out[frame + 5], out[frame + 6] = part_height >> 8, part_height & 255
     out[frame + 7], out[frame + 8] = part_width >> 8, part_width & 255
 
-    large, copied = index + rows * columns, 0  # where the sizes are that take two bytes
+    large = index + rows * columns  # where the sizes are that take two bytes
     if large > indexed:
         return none
+    ends, copied = np.empty(columns, np.int64), 0
     for row in range(last_row + 1):
+        start = at
         for column in range(columns):
-            unit = int(jpeg[index])
-            index += 1
-            if unit == LARGE:
+            if column == first_column:
+                start = at
+            interval_size = int(jpeg[index + column])
+            if interval_size == LARGE:
                 if large + 2 > indexed:
                     return none
-                unit = _number(jpeg, large)
+                interval_size = _number(jpeg, large)
                 large += 2
-            end = at + unit + 2
-            if row >= first_row and column >= first_column and column <= last_column:
-                if (
-                    end > size
-                    or jpeg[end - 2] != 0xFF
-                    or not (_RST0 <= jpeg[end - 1] <= _RST7 or jpeg[end - 1] == _EOI)
-                ):
-                    return none
-                _copy(jpeg, at, end - 1, out, o)
-                o += unit + 2
-                out[o - 1] = _RST0 + (copied & 7)
-                copied += 1
-            at = end
+            at += interval_size + 2
+            ends[column] = at
+        index += columns
+        if row < first_row:
+            continue
+        stop = ends[last_column]
+        if stop > size:
+            return none
+        _copy(jpeg, start, stop, out, o)
+        for column in range(first_column, last_column + 1):
+            marker_at = ends[column] - 1
+            marker = jpeg[marker_at]
+            if jpeg[marker_at - 1] != 0xFF or not (_RST0 <= marker <= _RST7 or marker == _EOI):
+                return none
+            out[o + marker_at - start] = _RST0 + (copied & 7)
+            copied += 1
+        o += stop - start
     out[o - 1] = _EOI
     return o, first_y, first_x, part_height, part_width
 
@@ -130,5 +139,8 @@ else:
 
     @compiled
     def _copy(source: Any, start: int, end: int, to: Any, at: int) -> None:
-        for i in range(start, end):  # assigning slices takes numba four seconds to compile
-            to[at + i - start] = source[i]
+        # Assigning slices takes numba four seconds to compile, and signed positions, which may count from the end, a
+        # comparison for each byte.
+        first, place = np.uint64(start), np.uint64(at)
+        for i in range(np.uint64(end - start)):
+            to[place + i] = source[first + i]

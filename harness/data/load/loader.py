@@ -1,12 +1,14 @@
 """The interface of data in training, wherever the images are stored."""
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
 
 Rows = Callable[[int], slice]  # number of images -> this process's share of them
+Waiting = Callable[[], AbstractContextManager[None]]  # is entered while images that are not yet decoded are waited for
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Loader(Protocol):
     def __len__(self) -> int:
         """Return the steps per epoch; the last batch may be smaller."""
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[LoadedBatch, None, None]:
+    def epoch(
+        self, epoch: int, first_step: int = 0, waiting: Waiting = nullcontext
+    ) -> Generator[LoadedBatch, None, None]:
         """Yield images (B', C, H, W) float32, targets and indices (B,) for each step from ``first_step`` on; with
         ``Extras`` where the recipe mixes images or has further views.
 

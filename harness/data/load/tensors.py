@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from harness.data.load.batches import (
     whole_rows,
 )
 from harness.data.load.crops import training_views
-from harness.data.load.loader import LoadedBatch, Rows
+from harness.data.load.loader import LoadedBatch, Rows, Waiting
 from harness.data.load.mixing import Mixing
 from harness.data.load.resampling import resample
 from harness.data.load.view import View, copy_stream, further_views, in_stream
@@ -119,9 +120,11 @@ class TensorLoader:
         windows = self._windows.index_select(0, positions * self._pixels_per_image + corner)
         return windows.view(-1, *self._shape).permute(0, 3, 1, 2)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[LoadedBatch, None, None]:
+    def epoch(
+        self, epoch: int, first_step: int = 0, waiting: Waiting = nullcontext
+    ) -> Generator[LoadedBatch, None, None]:
         """Yield images (B', C, H, W) float32, targets (B,) and indices (B,) of each step from ``first_step`` on, and
-        ``Extras`` where there are some.
+        ``Extras`` where there are some. Nothing is waited for.
 
         Images are this process's share of the batch; targets and indices cover the whole batch.
         """

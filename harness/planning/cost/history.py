@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 JOB_COLUMNS = ("run_id", "host", "started_at", "finished_at", "attempts", "pack_size", "cost_total_s")
 _COLUMNS = (
     *JOB_COLUMNS, "dataset", "status", "science", "seed", "hardware", "threads",
-    "processes", "evaluated_parameters", "method_parameters", "cost_data_s", "cost_teacher_s",
+    "processes", "evaluated_parameters", "method_parameters", "cost_waiting_s", "cost_data_s", "cost_teacher_s",
     "cost_student_s", "cost_method_s", "cost_evaluation_s", "cost_first_stage_s",
 )  # fmt: skip
 _KEYS = ("like", "hardware", "threads", "processes")
@@ -81,7 +81,7 @@ def _measured(table: pa.Table, like: NDArray[np.int64], sciences: Sequence[Scien
     np.logical_and.at(whole, of_jobs.index, complete)
     columns = {
         "own": (_floats(table, "cost_student_s") + _floats(table, "cost_method_s")) / images,
-        "data": _floats(table, "cost_data_s") * pack_size / images,
+        "data": (np.nan_to_num(_floats(table, "cost_waiting_s")) + _floats(table, "cost_data_s")) * pack_size / images,
         "teacher": teacher * learners / images,
         "evaluation": _floats(table, "cost_evaluation_s") / evaluated,
         "first_stage": _floats(table, "cost_first_stage_s"),

@@ -12,6 +12,7 @@ from harness.reporting.tables.columns import PAIR, Lines
 from harness.reporting.tables.formats import markdown_table
 
 UNKNOWN = "-"
+LONG_WAITING = 0.05  # the share of training from which on it is worth a word
 _HEAD = (PAIR, "asked for", "jobs", "starts", "minutes, limit/median/most", "GB, asked/most", "cores, asked/used",
          "GPUs busy")  # fmt: skip
 
@@ -76,6 +77,10 @@ def notes(classes: Sequence[JobClass], not_answered: str) -> list[str]:
         if each.ends:
             ends = ", ".join(f"{count} {state.lower().replace('_', ' ')}" for state, count in each.ends.most_common())
             texts.append(f"{models(each)}: starts that ended before their job was done: {ends}.")
+        if each.waiting is not None and each.waiting >= LONG_WAITING:
+            texts.append(
+                f"{models(each)}: waited for images {each.waiting:.0%} of the time: more cores would make it faster."
+            )
         texts += [f"{models(each)}: {plural(count, 'job')} {retry}." for retry, count in each.retries.most_common()]
     few = [f"{models(each)} ({len(each.finished)})" for each in classes if each.advice is None]
     texts += [f"No advice from fewer than {LEAST_JOBS} finished jobs: {', '.join(few)}."] * bool(few)

@@ -55,5 +55,6 @@ def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch
     for cell in bench.cells().values():
         row = bench.row(cell.run_id)
         assert row["processes"] == 2 and row["status"] == "done" and row["evaluated_size"] == 100
+        assert row["cost_waiting_s"] > 0, "for the first images of a pass, if for no others"
         losses = {c["epoch"]: c["value"] for c in row["curves"] if c["name"] == "train_ce"}
         assert losses[2] < losses[1], cell.method
