@@ -61,7 +61,7 @@ def record(
             "method": science.method.use, "epochs": science.recipe.epochs, "science": science.text,
             "seed": science.seed,
             "hardware": CPU, "threads": 2, "processes": 1, "pack_size": len(run_ids), "attempts": 1, "host": "here",
-            "method_parameters": 0, "started_at": START + timedelta(days=job), 
+            "method_parameters": 0, "started_at": START + timedelta(days=job),
             "cost_total_s": sum(costs.values()) + (waiting or 0.0) / len(run_ids),
             "finished_at": START + timedelta(days=job) + lasted,
             **{f"cost_{part}_s": seconds for part, seconds in costs.items()},
