@@ -20,6 +20,12 @@ seeds = st.integers(0, 2**31 - 1)
 epochs = st.integers(0, 100_000)
 
 
+def test_normalising_on_another_device_has_the_formats_of_the_cpu() -> None:
+    """A meta tensor has shape and type, as on a GPU, but no values; ``tests/gpu`` compares those."""
+    here, there = (Normalise(CIFAR, torch.device(device))(IMAGES.to(device)) for device in ("cpu", "meta"))
+    assert (there.shape, there.dtype, there.stride()) == (here.shape, here.dtype, here.stride())
+
+
 class AsTheyAre:
     """A stand-in for normalisation that leaves pixels unchanged, so that they compare exactly."""
 
