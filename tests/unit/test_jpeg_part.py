@@ -69,8 +69,31 @@ def test_a_part_has_the_pixels_of_the_whole(subsampling: str) -> None:
     assert smaller > CASES_EACH / 5
 
 
+def is_cut(damaged: np.ndarray) -> bool:
+    """Cut a JPEG of 70x85 pixels, and return whether that could be done. Numba checks no bounds, and a file may hold
+    anything. Python does: both must agree."""
+    guarded = np.full(len(damaged) + 64, 77, np.int8)
+    found = cut(damaged, 70, 85, 20, 30, 50, 60, guarded[: len(damaged)])
+    assert (guarded[len(damaged) :] == 77).all()
+    expected = bytearray(len(damaged))
+    assert found == getattr(cut, "py_func", cut)(bytes(damaged), 70, 85, 20, 30, 50, 60, expected)
+    assert guarded[: found[0]].tobytes() == expected[: found[0]]
+    return bool(found[0] > 0)
+
+
+def test_no_byte_of_a_header_leads_out_of_the_bytes() -> None:
+    jpeg = np.frombuffer(stored(smooth_noise(np.random.default_rng(0), 70, 85), "4:2:0")[0], np.uint8)
+    start = jpeg.tobytes().index(b"\xff\xc0")
+    refused = 0
+    for at in range(start, start + 30):
+        for value in (0, 1, 16, 127, 128, 241, 255):
+            damaged = jpeg.copy()
+            damaged[at] = value
+            refused += not is_cut(damaged)
+    assert 50 < refused < 30 * 7
+
+
 def test_damage_is_never_followed_out_of_the_bytes() -> None:
-    """Numba checks no bounds, and a file may hold anything. Python does: both must agree."""
     rng = np.random.default_rng(0)
     jpeg = np.frombuffer(stored(smooth_noise(rng, 70, 85), "4:2:0")[0], np.uint8)
     header = len(jpeg) - 2500
@@ -80,14 +103,7 @@ def test_damage_is_never_followed_out_of_the_bytes() -> None:
         for at in rng.integers(0, header if case % 2 else len(jpeg), 1 + case % 3):
             damaged[at] = rng.choice([0, 1, 254, 255, int(rng.integers(256))])
         damaged = damaged[: int(rng.integers(len(jpeg)))] if case % 5 == 0 else damaged
-        guarded = np.full(len(damaged) + 64, 77, np.int8)
-        found = cut(damaged, 70, 85, 20, 30, 50, 60, guarded[: len(damaged)])
-        assert (guarded[len(damaged) :] == 77).all()
-        by_python = getattr(cut, "py_func", cut)
-        expected = bytearray(len(damaged))
-        assert found == by_python(bytes(damaged), 70, 85, 20, 30, 50, 60, expected)
-        assert guarded[: found[0]].tobytes() == expected[: found[0]]
-        refused += found[0] == 0
+        refused += not is_cut(damaged)
     assert 50 < refused < 400
 
 

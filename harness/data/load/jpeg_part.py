@@ -61,7 +61,7 @@ def cut(jpeg: Any, height: Any, width: Any, top: Any, left: Any, bottom: Any, ri
         return none
     unit_height = unit_width = 8
     if out[frame + 9] == 3:
-        unit_height, unit_width = 8 * (int(out[frame + 11]) & 15), 8 * (int(out[frame + 11]) >> 4)
+        unit_height, unit_width = 8 * (int(out[frame + 11]) & 15), 8 * (int(out[frame + 11]) >> 4 & 15)
         if out[frame + 14] != 0x11 or out[frame + 17] != 0x11 or unit_height == 0 or unit_width == 0:
             return none
     elif out[frame + 9] != 1:
