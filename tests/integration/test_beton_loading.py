@@ -442,6 +442,10 @@ assert not {{"ffcv", "numba", "PIL"}} & set(sys.modules)
 from tests.support.beton_loading import train_loader
 kept = train_loader(Path({str(stored)!r}), {backend!r}).epoch(0)
 next(kept)
+if "ffcv" in sys.modules:
+    from ffcv.fields.rgb_image import IMAGE_MODES
+    from numba.typed import Dict
+    assert type(IMAGE_MODES) is dict and Dict is not dict, "nothing is compiled for two constants"
 sys.exit(7)
 """
     result = subprocess.run(

@@ -7,7 +7,7 @@ they decode and resize by different methods.
 import importlib.util
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -234,11 +234,26 @@ def _open(path: Path, workers: int, backend: str | None) -> Images:
         return PilImages(path, workers)
     threads = torch.get_num_threads()
     try:  # importing FFCV, and opening a file with it, sets torch's number of threads
-        from harness.data.load.ffcv_decoder import FfcvImages
+        with _plain_dictionaries():
+            from harness.data.load.ffcv_decoder import FfcvImages
 
         return FfcvImages(path, workers)
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def _plain_dictionaries() -> Iterator[None]:
+    """Let FFCV keep the two constants for which it makes one of numba's dictionaries, when it is imported, in one of
+    Python's: numba compiles its own for three seconds."""
+    import numba.typed
+
+    typed = numba.typed.Dict
+    numba.typed.Dict = dict
+    try:
+        yield
+    finally:
+        numba.typed.Dict = typed
 
 
 def to_device(
