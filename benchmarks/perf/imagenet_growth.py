@@ -65,9 +65,8 @@ def write(path: Path, count: int) -> None:
 
 def measured(sides: dict[str, tuple[Path, int]], order: str = "") -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Return the seconds per image of files that are read by a number of threads, and what their processes take."""
-    variables = {"NUMBA_NUM_THREADS": str(max(THREADS))}  # FFCV's threads are numba's, by default as many as cores
     processes = {
-        name: ChildProcess("-m", "benchmarks.perf.imagenet_epochs", str(path), str(threads), variables=variables)
+        name: ChildProcess("-m", "benchmarks.perf.imagenet_epochs", str(path), str(threads))
         for name, (path, threads) in sides.items()
     }
     try:

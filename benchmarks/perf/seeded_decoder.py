@@ -20,7 +20,8 @@ def main(side: int = 400, target: float = 2.0, bench: str = "seeded_decoder") ->
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import RandomHorizontalFlip, ToTensor
 
-    from harness.data.load.ffcv_decoder import AHEAD, FfcvImages
+    from harness.data.load.ffcv_decoder import FfcvImages
+    from harness.data.load.prefetch import AHEAD
 
     workers = 1 if BUSY else 2
     with tempfile.TemporaryDirectory() as folder:

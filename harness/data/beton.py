@@ -39,17 +39,17 @@ class Beton:
         self.heights = samples["image"]["height"].astype(np.int32)  # (N,) pixels
         self.widths = samples["image"]["width"].astype(np.int32)  # (N,) pixels
         self.are_pixels = samples["image"]["mode"] == PIXELS  # (N,) whether an image is stored as pixels, not a JPEG
-        self._content = content
-        self._starts = samples["image"]["pointer"].astype(np.int64)
-        self._sizes = sizes
+        self.content = content  # of the whole file: (size,) uint8, mapped
+        self.starts = samples["image"]["pointer"].astype(np.int64)  # (N,) positions of the images' bytes in it
+        self.sizes = sizes  # (N,) int64 bytes
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def jpeg(self, i: int) -> np.ndarray:
         """Return the bytes of an image that is a JPEG: (size,) uint8, a view of the mapped file."""
-        start = self._starts[i]
-        return self._content[start : start + self._sizes[i]]
+        start = self.starts[i]
+        return self.content[start : start + self.sizes[i]]
 
     def pixels(self, i: int) -> np.ndarray:
         """Return an image that is stored as pixels: (height, width, 3) uint8, a view of the mapped file."""
@@ -66,7 +66,7 @@ def read_beton(path: Path) -> Beton:
     size = path.stat().st_size
     if size < _METADATA:
         raise WrongData(f"{path}: not a .beton file: {size} bytes")
-    content = np.memmap(path, np.uint8, "r")
+    content = np.memmap(path, np.uint8, "r").view(np.ndarray)
     header = content[: _HEADER.itemsize].view(_HEADER)[0]
     fields = content[_HEADER.itemsize : _METADATA].view(_FIELD)
     if header["version"] != _VERSION:

@@ -14,13 +14,10 @@ except ImportError:
 def compiled(function: Function) -> Function:
     """Compile a function when it is first called, and keep the result beside its file or in numba's own folder, if one
     of them can be written.
-
-    ``fastmath`` is stated because numba compiles a function as it compiles its first caller: FFCV's code rounds freely.
     """
     if numba is None:
         return function
-    how = {"nogil": True, "fastmath": False}
     try:
-        return numba.njit(**how, cache=True)(function)
+        return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:
-        return numba.njit(**how)(function)
+        return numba.njit(nogil=True)(function)

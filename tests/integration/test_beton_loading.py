@@ -7,6 +7,7 @@ that is left early leaves no threads or memory behind.
 import functools
 import importlib.util
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -384,18 +385,19 @@ def test_an_image_that_is_odd_and_whole_is_shown(stored: Path, tmp_path: Path, b
 
 
 @needs_ffcv
-def test_what_fails_in_ffcvs_thread_is_raised(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_in_a_thread_is_raised(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loader = train_loader(stored, "ffcv")
-    from ffcv.loader.epoch_iterator import EpochIterator
+    from harness.data.load import ffcv_decoder
 
-    whole: Callable[..., Any] = EpochIterator.run_pipeline
+    show: Callable[..., None] = ffcv_decoder._show_some
+    calls = itertools.count()
 
-    def fails_later(self: Any, batch: int, *args: Any) -> Any:
-        if batch == 2:
+    def fails_later(*args: Any) -> None:
+        if next(calls) == 5:
             raise MemoryError("no room")
-        return whole(self, batch, *args)
+        show(*args)
 
-    monkeypatch.setattr(EpochIterator, "run_pipeline", fails_later)
+    monkeypatch.setattr(ffcv_decoder, "_show_some", fails_later)
     with pytest.raises(MemoryError, match="no room"):
         list(loader.epoch(0))
 
