@@ -84,8 +84,8 @@ def _train_without_data_of_seed_0(*arguments: Any) -> None:
 
     epoch = TensorLoader.epoch
 
-    def broken(self: TensorLoader, number: int, first_step: int = 0) -> Iterator[Any]:
-        for i, batch in enumerate(epoch(self, number, first_step)):
+    def broken(self: TensorLoader, number: int, *more: Any) -> Iterator[Any]:
+        for i, batch in enumerate(epoch(self, number, *more)):
             if (self.seed, number, i) == (0, 1, 3):
                 raise OSError("the disk is gone")
             yield batch
