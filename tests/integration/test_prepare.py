@@ -28,7 +28,7 @@ from harness.store.locks import Lock
 from tests.support.bench import until
 from tests.support.cli import REPO, CommandResult, process, run_command
 from tests.support.disks import tmpfs
-from tests.support.images import picture, save_image
+from tests.support.images import encode_jpeg, mark_jpeg, picture, save_image
 
 FILES = ("train.beton", "val.beton", "manifest.json")
 
@@ -632,3 +632,16 @@ def test_the_real_imagenet() -> None:
     assert (stated.classes[0], stated.classes[207], stated.classes[-1]) == ("n01440764", "n02099601", "n15075141")
     low, high = stated.train_per_class
     assert 1000 * low < stated.train < 1000 * high
+
+
+def test_a_jpeg_that_was_changed_after_its_index_was_written_is_named(tmp_path: Path) -> None:
+    edited = mark_jpeg(picture(64, 64, 0), 16)
+    at = 4 + int.from_bytes(edited[4:6], "big")  # behind the index
+    edited = edited[:at] + b"\xff\xfe\x00\x06text" + edited[at:]
+    for folder in ("train", "val"):
+        (tmp_path / "tree" / folder / "ant").mkdir(parents=True)
+        (tmp_path / "tree" / folder / "ant/a.jpg").write_bytes(encode_jpeg(picture(64, 64, 1)))
+    (tmp_path / "tree/train/ant/edited.jpg").write_bytes(edited)
+    options = ("prepare", "imagefolder", "--source", tmp_path / "tree", "--out", tmp_path / "out", "--workers", 1)
+    assert "edited.jpg: a JPEG with an index of restart markers" in run_command(*options).error
+    assert run_command(*options, "--skip-unreadable").code == 0

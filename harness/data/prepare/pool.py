@@ -90,13 +90,20 @@ def _encoded(folder: Path, chunk: list[File], settings: Settings) -> Result:
     for file in chunk:
         try:
             encoded = encode_file(folder, file, settings)
+            sha256 = _digest(encoded)
         except Unreadable as e:
             unreadable.append((file.shown, str(e)))
             counts["unreadable"] += 1
             continue
-        sha256 = image_digest(encoded.jpeg, encoded.height, encoded.width, encoded.mode)
         size = len(encoded.jpeg)
         samples.append(Sample(file.label, encoded.height, encoded.width, size, sha256, encoded.mode, file.rank))
         jpegs.append(encoded.jpeg)
         counts.update(encoded.kinds)
     return Chunk(samples, dict(counts), unreadable), jpegs
+
+
+def _digest(encoded: EncodedImage) -> str:
+    try:
+        return image_digest(encoded.jpeg, encoded.height, encoded.width, encoded.mode)
+    except ValueError as error:
+        raise Unreadable(f"a JPEG with an index of restart markers: {error}") from error
