@@ -49,13 +49,18 @@ def with_index(marked: bytes, plain: bytes) -> bytes:
     return marked[:2] + bytes([0xFF, APP]) + length.to_bytes(2, "big") + NAME + hashes + rest
 
 
+def has_index(jpeg: bytes) -> bool:
+    """Return whether a JPEG has an index, of its own bytes or of others."""
+    return jpeg[2:4] == bytes([0xFF, APP]) and jpeg[6:_HEAD] == NAME
+
+
 def plain_sha256(jpeg: bytes) -> str | None:
     """Return the sha256, in hex digits, of an indexed JPEG as it is encoded without markers; None without an index.
 
     Raises:
         ValueError: it is damaged.
     """
-    if jpeg[2:4] != bytes([0xFF, APP]) or jpeg[6:_HEAD] != NAME:
+    if not has_index(jpeg):
         return None
     plain, rest = jpeg[_HEAD : _HEAD + 32], jpeg[_HEAD + 32 : _HEAD + 64]
     if hashlib.sha256(jpeg[_HEAD + 64 :]).digest() != rest:

@@ -634,6 +634,19 @@ def test_the_real_imagenet() -> None:
     assert 1000 * low < stated.train < 1000 * high
 
 
+def test_a_jpeg_that_has_an_index_already_is_the_same_data(tmp_path: Path) -> None:
+    for folder in ("train", "val"):
+        (tmp_path / "tree" / folder / "ant").mkdir(parents=True)
+        (tmp_path / "tree" / folder / "ant/ours.jpg").write_bytes(mark_jpeg(picture(150, 150, 0), 16))
+    versions = set()
+    for restart in (0, 1):
+        out = tmp_path / f"out{restart}"
+        options = ("--source", tmp_path / "tree", "--out", out, "--workers", 1, "--restart", restart)
+        assert run_command("prepare", "imagefolder", *options).code == 0
+        versions.add(Manifest.read(out).version)
+    assert len(versions) == 1
+
+
 def test_a_jpeg_that_was_changed_after_its_index_was_written_is_named(tmp_path: Path) -> None:
     edited = mark_jpeg(picture(64, 64, 0), 16)
     at = 4 + int.from_bytes(edited[4:6], "big")  # behind the index

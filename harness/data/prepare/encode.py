@@ -112,7 +112,7 @@ def _stored(content: bytes, image: Image.Image, name: str, settings: Settings) -
 
 def _marked(content: bytes, image: Image.Image, restart: int) -> bytes:
     """Return a JPEG with restart markers and their index, where that pays, can be done and changes no pixel."""
-    if restart == 0 or image.height * image.width < TRANSCODED_PIXELS:
+    if restart == 0 or image.height * image.width < TRANSCODED_PIXELS or jpeg_restarts.has_index(content):
         return content
     from harness.data.prepare import restart_transcoder  # numba takes a while to load
 
